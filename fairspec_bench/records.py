@@ -1,0 +1,396 @@
+"""Ground floor: the typed records that every other room reads and writes, and their files.
+
+Knows the shape of each record and how a file of them is written, read and repaired.
+Knows nothing of models, text, languages' meaning or statistics: sums and counts travel here, ratios are taken in `measure`.
+
+Symbols and units follow the project's METRICS document: token counts are integers, times are integer nanoseconds,
+`kl` and `cross_entropy` are nats, `alpha`, `overlap` and `beta` are probabilities. "No data" is `None`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Finish = Literal["eos", "stop", "cap"]
+Mode = Literal["autoregressive", "speculative", "control"]
+Sha256 = str
+MAX_LINE_BYTES = 8 * 2**20
+
+
+class FairspecError(Exception):
+    """A failure the user can mend: its message is one line saying what, where and what to do. Exit status 2."""
+
+
+class RecordError(FairspecError):
+    """A file of records that cannot be trusted: names file, line and field."""
+
+
+class Record(BaseModel):
+    """Strict, frozen, finite: a wrong type, an unknown field, NaN or infinity is an error, never coerced."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+R = TypeVar("R", bound=Record)
+
+
+# --------------------------------------------------------------------------- what is asked
+
+
+class Message(Record):
+    """One turn of a chat prompt."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Prompt(Record):
+    """One question of one task. `key` is `suite/language/number`; `cluster` is the problem shared with other languages."""
+
+    key: str
+    cluster: str
+    suite: str
+    language: str
+    text: str | None = None
+    messages: tuple[Message, ...] | None = None
+    target: str | None = None
+    stops: tuple[str, ...] = ()
+    cap: int = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        if (self.text is None) == (self.messages is None):
+            raise ValueError("exactly one of text and messages must be given")
+        return self
+
+
+class Encoded(Record):
+    """A prompt as ids. `group` is opaque to the engine; `sha` is `ids_sha256(ids)`."""
+
+    key: str
+    group: str
+    ids: tuple[int, ...] = Field(min_length=1)
+    sha: Sha256
+    cap: int = Field(gt=0)
+
+
+# --------------------------------------------------------------------------- what was made and measured
+
+
+class Trace(Record):
+    """The verifier's own continuation: ids run through EOS, the token that completes a stop string, or the cap."""
+
+    key: str
+    prompt_sha: Sha256
+    ids: tuple[int, ...] = Field(min_length=1)
+    finish: Finish
+    shard: str
+
+
+class Block(Record):
+    """One verifier call: `accepted` drafts and `emitted` tokens that lie inside the text.
+
+    Tested drafts are `min(emitted, gamma)`. `raw_accepted` also counts verdicts past the end of the text, as vLLM does.
+    """
+
+    accepted: int = Field(ge=0)
+    emitted: int = Field(ge=1)
+    raw_accepted: int = Field(ge=0)
+
+
+class Answer(Record):
+    """A graded continuation. `text` is kept only where a caller asks; a run's lines carry figures, not text."""
+
+    key: str
+    correct: bool | None
+    language: str | None
+    looping: bool
+    chars: int = Field(ge=0)
+    bytes: int = Field(ge=0)
+    text: str | None = None
+
+
+class Replay(Record):
+    """A drafter scored on one reference continuation, output positions 2…N (`contexts = N − 1`).
+
+    Sums over contexts: `alpha` (under the decoding rule), `overlap`, `kl`, `cross_entropy` (temperature 1, full softmax;
+    `None` for a drafter without a proper q). `draft_ids[i]` is the drafter's argmax for output position i + 2;
+    `beta[i]` is `min(1, q(y)/p(y))` there, `None` under the greedy rule, where it is `draft_ids[i] == ids[i + 1]`.
+    """
+
+    key: str
+    prompt_sha: Sha256
+    contexts: int = Field(ge=0)
+    alpha: float = Field(ge=0)
+    overlap: float | None = Field(ge=0)
+    kl: float | None
+    cross_entropy: float | None
+    verifier_entropy: float | None
+    draft_ids: tuple[int, ...]
+    beta: tuple[float, ...] | None
+    shard: str
+
+
+class Pieces(Record):
+    """Time inside one decode by kind of step: totals in nanoseconds and how often each ran."""
+
+    draft_first_ns: int = 0
+    draft_first: int = 0
+    draft_next_ns: int = 0
+    draft_next: int = 0
+    verify_ns: int = 0
+    verify: int = 0
+    rest_ns: int = 0
+
+
+class Timing(Record):
+    """One prompt decoded once in a race: both modes commit the same reference ids.
+
+    `order` is the place of this mode within its prompt and round. `decode_ns` excludes both prefills. `context` is the
+    prompt's length in tokens, by which predicted times are bucketed. `control` is the baseline run a second time (A/A).
+    """
+
+    key: str
+    prompt_sha: Sha256
+    mode: Mode
+    round: int = Field(ge=0)
+    order: int = Field(ge=0)
+    context: int = Field(gt=0)
+    tokens: int = Field(gt=0)
+    prefill_ns: int = Field(ge=0)
+    drafter_prefill_ns: int = Field(ge=0)
+    decode_ns: int = Field(ge=0)
+    pieces: Pieces
+    blocks: tuple[Block, ...]
+    shard: str
+
+
+class Dropped(Record):
+    """A prompt that was not run, and why in one line."""
+
+    key: str
+    reason: str
+
+
+# --------------------------------------------------------------------------- what a run is
+
+
+class Rule(Record):
+    """The decoding rule. Temperature 0 is greedy (lowest id wins a tie); top-k 0 and top-p 1 are off."""
+
+    temperature: float = Field(default=0.0, ge=0)
+    top_k: int = Field(default=0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature == 0.0
+
+
+class SuiteConfig(Record):
+    """A suite as it was run: what was asked of it and the hashes of what it gave, by language."""
+
+    name: str
+    version: str
+    languages: tuple[str, ...]
+    limit: int | None
+    num_fewshot: int | None
+    cap: int
+    data_sha256: dict[str, Sha256]
+    prompts_sha256: dict[str, Sha256]
+
+
+class ModelConfig(Record):
+    """A model as it was loaded. `kind` is the drafter's entry (`model`, `ngram`, `oracle`); options as given."""
+
+    name: str
+    kind: str = "model"
+    revision: str | None = None
+    parameters: int | None = None
+    options: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
+
+
+class RunConfig(Record):
+    """Everything that decides a run's lines; written first, compared field by field on resume."""
+
+    schema_version: Literal[1] = 1
+    verifier: ModelConfig
+    drafter: ModelConfig | None
+    suites: tuple[SuiteConfig, ...]
+    tokenizer_sha256: Sha256
+    chat_template: bool = False
+    rule: Rule = Rule()
+    gamma: int = Field(ge=1, le=64)
+    seed: int
+    batch_size: int = Field(ge=1)
+    dtype: Literal["float32", "bfloat16", "float16"]
+    device: str
+    race_prompts: int | None
+    race_rounds: int = Field(ge=0)
+    shards: dict[str, tuple[str, ...]]
+    clusters: dict[str, str]
+    part: tuple[int, int] | None = None
+
+
+class Environment(Record):
+    """The machine and versions beside every timing."""
+
+    platform: str
+    python: str
+    processor: str
+    cores: int
+    threads: int
+    device: str
+    device_name: str
+    packages: dict[str, str]
+    commit: str | None
+    dirty: bool | None
+    started: str
+
+
+class ShardDone(Record):
+    """A shard of one stage that ended, and in which environment (an index into the run's environments)."""
+
+    shard: str
+    stage: str
+    lines: int
+    environment: int
+
+
+# --------------------------------------------------------------------------- what it means
+
+
+class Estimate(Record):
+    """A figure with its 95 % interval. `value` is `None` for no data; the interval is `None` where none can be given."""
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+class TaskReport(Record):
+    """One task (a language of a suite): counts, and each measure by its METRICS name."""
+
+    task: str
+    suite: str
+    language: str
+    prompts: int
+    clusters: int
+    contexts: int
+    tokens: int
+    measures: dict[str, Estimate]
+    acceptance_by_position: tuple[Estimate, ...]
+    acceptance_joint: tuple[Estimate, ...]
+    block_efficiency_by_gamma: dict[int, Estimate]
+    flags: tuple[str, ...] = ()
+
+
+class SuiteReport(Record):
+    """The tasks of one suite and the figures across them; `ranks` is each task's rank range by acceptance."""
+
+    suite: str
+    tasks: tuple[TaskReport, ...]
+    across: dict[str, Estimate]
+    noise_floor: float | None
+    ranks: dict[str, tuple[int, int]]
+
+
+class Report(Record):
+    """Derived from a run's lines alone; the same lines give the same bytes."""
+
+    schema_version: Literal[1] = 1
+    config: RunConfig
+    environments: tuple[Environment, ...]
+    suites: tuple[SuiteReport, ...]
+    replicates: int
+    bootstrap_seed: int
+    race_verdict: str
+    notes: tuple[str, ...] = ()
+
+
+# --------------------------------------------------------------------------- files
+
+
+def ids_sha256(ids: Iterable[int]) -> Sha256:
+    """SHA-256 of the ids in decimal, joined by commas."""
+    return hashlib.sha256(",".join(map(str, ids)).encode()).hexdigest()
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write `text` so that `path` holds the old bytes or the new ones, never a part. Raises `RecordError`."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be written ({error.strerror}). Free space or choose another --out.") from error
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write one record as indented JSON, atomically."""
+    write_atomic(path, record.model_dump_json(indent=1) + "\n")
+
+
+def read_record(path: Path, kind: type[R]) -> R:
+    """Read one record. Raises `RecordError` naming the file and the first wrong field."""
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise RecordError(f"{path}: no such file. Is this a run folder?") from None
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read ({error.strerror}).") from error
+    except ValidationError as error:
+        raise RecordError(f"{path} {_first(error)}") from None
+
+
+def lines_text(records: Sequence[Record]) -> str:
+    """Records as JSON lines, fields in the order of their class."""
+    return "".join(record.model_dump_json(exclude_none=False) + "\n" for record in records)
+
+
+def read_lines(path: Path, kind: type[R], *, torn_ok: bool = True) -> Iterator[R]:
+    """The records of a JSON-lines file; a missing file has none.
+
+    A torn last line (no newline) is dropped if `torn_ok`. Anything else wrong raises `RecordError` with file and line.
+    """
+    if not path.exists():
+        return
+    number = 0
+    try:
+        with path.open("rb") as file:
+            while raw := file.readline(MAX_LINE_BYTES):
+                number += 1
+                if not raw.endswith(b"\n"):
+                    if len(raw) == MAX_LINE_BYTES:
+                        raise RecordError(f"{path}:{number}: line longer than {MAX_LINE_BYTES} bytes.")
+                    if torn_ok:
+                        return
+                yield kind.model_validate_json(raw)
+    except ValidationError as error:
+        raise RecordError(f"{path}:{number} {_first(error)} Delete the damaged shard's lines or the folder.") from None
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_context=False)[0]
+    where = ".".join(map(str, first["loc"])) or "(whole)"
+    got = json.dumps(first.get("input"), default=str)[:60]
+    return f"{where}: {first['msg']}, got {got}."
