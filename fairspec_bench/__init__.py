@@ -1,0 +1,57 @@
+"""fairspec-bench: who gets the speed-up of speculative decoding, measured per language, with intervals.
+
+    import fairspec_bench as fb
+    report = fb.score("embedded:verifier", "embedded:drafter", ["embedded_math"], "runs/first", limit=8)
+    fb.report_frame(report)
+
+The names below are the public face; nothing else is. They are loaded when first used, so that importing is quick.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fairspec_bench.face import (
+        build_site,
+        compare,
+        demo,
+        doctor,
+        list_suites,
+        load_pair,
+        load_suite,
+        merge,
+        plan,
+        report,
+        report_frame,
+        score,
+        train_testbed,
+    )
+    from fairspec_bench.records import FairspecError, Report, Rule
+
+__all__ = [
+    "FairspecError",
+    "Report",
+    "Rule",
+    "build_site",
+    "compare",
+    "demo",
+    "doctor",
+    "list_suites",
+    "load_pair",
+    "load_suite",
+    "merge",
+    "plan",
+    "report",
+    "report_frame",
+    "score",
+    "train_testbed",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from fairspec_bench import face, records
+
+    return getattr(face if hasattr(face, name) else records, name)

@@ -1,0 +1,34 @@
+# The two commands of the README are `make demo` and `make test`; everything else serves the people who change this code.
+PYTHON ?= python3.11
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+OUT    ?= build/demo
+
+.PHONY: demo demo-quick test lint bench wheel clean
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found. Install Python 3.11 or newer, or run 'make PYTHON=python3 $(MAKECMDGOALS)'."; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/fairspec demo --out $(OUT)
+
+demo-quick: $(VENV)/.installed
+	$(BIN)/fairspec demo --quick --out $(OUT)
+
+test: $(VENV)/.installed
+	$(BIN)/pytest --numprocesses 2 --dist worksteal
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+wheel: $(VENV)/.installed
+	$(BIN)/python -m build --wheel --outdir dist .
+
+clean:
+	rm -rf $(VENV) build dist runs site

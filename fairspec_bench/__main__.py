@@ -1,0 +1,6 @@
+"""`python -m fairspec_bench` is `fairspec`."""
+
+from fairspec_bench.cli import main
+
+if __name__ == "__main__":
+    main()

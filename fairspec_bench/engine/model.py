@@ -1,0 +1,346 @@
+"""A causal language model that can be stepped and rolled back, and the clear refusal of one that cannot.
+
+Knows where weights come from (a folder or the Hub), positions, vocabulary size and end-of-text ids. Knows no text: of
+the tokenizer it keeps a hash, so that two vocabularies can be compared. Never runs code that came with a model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from safetensors import SafetensorError
+from tokenizers import Tokenizer
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedModel
+from transformers.cache_utils import LinearAttentionCacheLayerMixin
+
+from fairspec_bench.engine.rowcache import PACKED, RowCache
+from fairspec_bench.records import FairspecError, Sha256
+
+PREFILL_CHUNK = 512
+MAX_GAMMA = 64
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_FILES = ["*.json", "*.safetensors", "*.model", "*.txt"]
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A checked model. `max_positions` is `None` for no limit; `vocabulary` is its tokenizer's hash, if it has one.
+
+    `rope_switch`: with LongRoPE, the length beyond which all positions rotate by other frequencies; else `None`.
+    """
+
+    hf: PreTrainedModel
+    name: str
+    revision: str | None
+    vocab_size: int
+    vocabulary: Sha256 | None
+    max_positions: int | None
+    rope_switch: int | None
+    eos_ids: frozenset[int]
+
+    @property
+    def device(self) -> torch.device:
+        return self.hf.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.hf.dtype
+
+    @property
+    def parameters(self) -> int:
+        """How many parameters, tied ones once."""
+        return sum(parameter.numel() for parameter in self.hf.parameters())
+
+    @cached_property
+    def weights_sha256(self) -> Sha256:
+        """Hash of names, shapes and bytes of all weights as loaded: the same wherever they came from."""
+        digest = hashlib.sha256()
+        for name, weight in sorted(self.hf.state_dict().items()):
+            digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
+            digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def refusal(self, prompt: int, cap: int) -> str | None:
+        """Why a prompt of so many tokens cannot be continued by up to `cap` more, whatever γ; `None` if it can."""
+        if self.max_positions is not None and prompt + cap > self.max_positions:
+            return f"{prompt} prompt tokens + cap {cap} exceed the {self.max_positions} positions of {self.name}"
+        if self.rope_switch is not None and prompt <= self.rope_switch < prompt + cap + MAX_GAMMA:
+            return f"{prompt} prompt tokens + cap {cap} cross the LongRoPE switch of {self.name} at {self.rope_switch}"
+        return None
+
+    def rows(self, batch: int, max_len: int) -> Rows:
+        """An empty cache of `batch` rows of `max_len` slots. Raises `FairspecError` where rows cannot share a batch."""
+        if batch > 1 and self.rope_switch is not None:
+            raise FairspecError(f"{self.name}: with LongRoPE a row depends on its batch. Use --batch_size 1.")
+        return Rows(self, batch, max_len)
+
+
+class Rows:
+    """One model at work on a ragged batch: its cache and its step."""
+
+    def __init__(self, model: Model, batch: int, max_len: int):
+        self.model = model
+        self.cache = RowCache(model.hf.config, batch, max_len, model.device, model.dtype)
+        self.last = max_len - 1 if model.max_positions is None else model.max_positions - 1
+
+    def step(self, tokens: Tensor, start: Tensor, view: int, keep: int) -> Tensor:
+        """Run `tokens` int64 [B, T] at positions start[b]…start[b]+T−1; → logits [B, keep, V] after the last `keep`.
+
+        `view` bounds the slots in use (greater than every position of this step).
+        """
+        return self._forward(tokens, start, view, keep, row=None)
+
+    def prefill(self, row: int, ids: Sequence[int]) -> Tensor:
+        """Run a whole prompt into one row, in chunks of bounded memory; → logits [1, 1, V] after its last token."""
+        tokens = torch.tensor([ids], device=self.model.device)
+        chunk = len(ids) if self.model.rope_switch is not None else PREFILL_CHUNK
+        for start in range(0, len(ids), chunk):
+            piece = tokens[:, start : start + chunk]
+            logits = self._forward(piece, piece.new_full((1,), start), start + piece.shape[1], 1, row)
+        return logits
+
+    @torch.no_grad()
+    def _forward(self, tokens: Tensor, start: Tensor, view: int, keep: int, row: int | None) -> Tensor:
+        slots = start[:, None] + torch.arange(tokens.shape[1], device=tokens.device)
+        mask = self.cache.place(slots, view, row)
+        # Drafts past the end of a text may lie beyond the last position; their verdicts are dropped, any will do. So
+        # will any id for one that only pads the other model's embedding: it stands for no token.
+        out = self.model.hf(
+            input_ids=tokens.clamp(max=self.model.vocab_size - 1),
+            position_ids=slots.clamp(max=self.last),
+            attention_mask=mask,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=keep,
+        )
+        return out.logits
+
+
+def load_model(
+    name: str,
+    *,
+    revision: str | None = None,
+    dtype: str = "float32",
+    device: str = "cpu",
+    options: Mapping[str, Any] | None = None,
+) -> Model:
+    """Load and check a model from a folder or the Hub (what is cached is used offline, without asking).
+
+    `options`: `attention`, `packed_sdpa` or `eager`. Raises `FairspecError`, one line, for whatever is missing, gated,
+    damaged, not safetensors, not a decoder, or unable to roll back.
+    """
+    options = dict(options or {})
+    attention = options.pop("attention", None)
+    if options:
+        raise FairspecError(f"{name}: unknown model option {min(options)!r}. Known: attention.")
+    if dtype not in DTYPES:
+        raise FairspecError(f"{name}: unknown dtype {dtype!r}. Known: {', '.join(DTYPES)}.")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise FairspecError(f"{name}: device {device} asked for, but torch sees no CUDA device. Use --device cpu.")
+    folder, found = _locate(name, revision)
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        _refuse_encoder(config, name)
+        hf, info = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=DTYPES[dtype],
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise FairspecError(f"{name}: cannot be loaded ({_line(error)}). Fetch it again or choose another.") from error
+    if info["missing_keys"]:
+        raise FairspecError(f"{name}: weights lack {min(info['missing_keys'])}. Fetch the model again.")
+    return wrap(hf.to(device), name, revision=found, vocabulary=_vocabulary(folder), attention=attention)
+
+
+def wrap(
+    hf: PreTrainedModel,
+    name: str,
+    *,
+    revision: str | None = None,
+    vocabulary: Sha256 | None = None,
+    attention: str | None = None,
+) -> Model:
+    """Make a checked `Model` of one in memory; it is put into evaluation mode. Raises `FairspecError`."""
+    _refuse_encoder(hf.config, name)
+    _refuse_recurrent(hf, name)
+    config = hf.config.get_text_config(decoder=True)
+    hf.eval()
+    hf.set_attn_implementation(attention or _attention(config))
+    model = Model(
+        hf=hf,
+        name=name,
+        revision=revision,
+        vocab_size=config.vocab_size,
+        vocabulary=vocabulary,
+        max_positions=getattr(config, "max_position_embeddings", None),
+        rope_switch=_rope_switch(config),
+        eos_ids=_eos_ids(hf),
+    )
+    _probe_rollback(model)
+    return model
+
+
+def check_vocabulary(verifier: Model, drafter: Model) -> None:
+    """Raise `FairspecError` unless both models mean the same token by the same id.
+
+    Tokenizer hashes decide where both are known (the embeddings may be padded to different sizes), else the sizes do.
+    """
+    if verifier.vocabulary is not None and drafter.vocabulary is not None:
+        same = verifier.vocabulary == drafter.vocabulary
+    else:
+        same = verifier.vocab_size == drafter.vocab_size
+    if not same:
+        raise FairspecError(
+            f"{drafter.name}: its vocabulary ({drafter.vocab_size} ids) is not that of {verifier.name} "
+            f"({verifier.vocab_size} ids). Choose a drafter with the same tokenizer."
+        )
+
+
+# --------------------------------------------------------------------------- finding the files
+
+
+def _locate(name: str, revision: str | None) -> tuple[Path, str | None]:
+    """The folder holding the model, and its commit on the Hub (`None` for a plain folder)."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        _require_safetensors(folder, name)
+        return folder, None
+    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name):
+        raise FairspecError(f"{name}: no such folder. Give a folder with config.json and *.safetensors, or a Hub name.")
+    try:
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=_FILES, local_files_only=True))
+        _require_safetensors(folder, name)
+    except (LocalEntryNotFoundError, FairspecError):
+        folder = _download(name, revision)
+        _require_safetensors(folder, name)
+    return folder, folder.name
+
+
+def _download(name: str, revision: str | None) -> Path:
+    page = f"https://huggingface.co/{name}"
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_FILES, etag_timeout=5))
+    except GatedRepoError:
+        raise FairspecError(f"{name}: gated model. Accept its licence at {page}, then set HF_TOKEN.") from None
+    except RevisionNotFoundError:
+        raise FairspecError(f"{name}: no revision {revision!r} at {page}.") from None
+    except RepositoryNotFoundError:
+        raise FairspecError(f"{name}: neither a folder nor a model at {page} (a private one needs HF_TOKEN).") from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise FairspecError(
+            f"{name}: no such folder, not in the Hub cache, and the Hub cannot be reached ({_line(error)[:80]}). "
+            "Give a folder, or fetch the model on a connected machine."
+        ) from error
+
+
+def _require_safetensors(folder: Path, name: str) -> None:
+    if not (folder / "config.json").is_file():
+        raise FairspecError(f"{name}: no config.json in {folder}. Give a folder saved by save_pretrained.")
+    index = folder / "model.safetensors.index.json"
+    try:
+        wanted = sorted(set(json.loads(index.read_bytes())["weight_map"].values())) if index.is_file() else []
+    except (ValueError, KeyError, AttributeError) as error:
+        raise FairspecError(f"{index}: damaged ({_line(error)}). Fetch the model again.") from error
+    if lost := [file for file in wanted if not (folder / file).is_file()]:
+        raise FairspecError(f"{name}: {lost[0]} is missing in {folder}. Fetch the model again.")
+    if not any(folder.glob("*.safetensors")):
+        raise FairspecError(f"{name}: no *.safetensors in {folder}; other formats are refused. Convert it first.")
+
+
+def _vocabulary(folder: Path) -> Sha256 | None:
+    """Hash of the token of every id, `None` without a tokenizer.json."""
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        return None
+    tokens = sorted(Tokenizer.from_file(str(file)).get_vocab(with_added_tokens=True).items(), key=lambda item: item[1])
+    return hashlib.sha256(json.dumps(tokens).encode()).hexdigest()
+
+
+# --------------------------------------------------------------------------- what can be decoded at all
+
+
+def _refuse_encoder(config: Any, name: str) -> None:
+    if config.is_encoder_decoder:
+        raise FairspecError(f"{name}: {config.model_type} is an encoder-decoder. Choose a causal (decoder-only) model.")
+
+
+def _refuse_recurrent(hf: PreTrainedModel, name: str) -> None:
+    config = hf.config.get_text_config(decoder=True)
+    kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    stateful = getattr(hf, "_is_stateful", False) or any(
+        isinstance(layer, LinearAttentionCacheLayerMixin) for layer in DynamicCache(config=config).layers
+    )
+    if stateful or kinds:
+        raise FairspecError(
+            f"{name}: {config.model_type} keeps a state that cannot be rolled back "
+            f"({', '.join(sorted(kinds)) or 'recurrent'}). Choose a model of full or sliding attention."
+        )
+
+
+@torch.no_grad()
+def _probe_rollback(model: Model) -> None:
+    """Trust no flag: write junk past the cursor, go back, and compare with a pass that never saw it."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, model.vocab_size, (1, 16), generator=generator).to(model.device)
+    try:
+        want = model.hf(input_ids=ids, use_cache=False).logits[:, 12:].float()
+        rows = model.rows(1, 16)
+        rows.prefill(0, ids[0, :12].tolist())
+        rows.step(ids[:, :3], ids.new_tensor([12]), view=15, keep=1)
+        got = rows.step(ids[:, 12:], ids.new_tensor([12]), view=16, keep=4).float()
+    except (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        raise FairspecError(f"{model.name}: cannot be stepped with a cache ({_line(error)}). Choose another.") from None
+    off = ((got - want).abs().max() / want.abs().max()).item()
+    if not off < (1e-3 if model.dtype == torch.float32 else 0.15):
+        raise FairspecError(
+            f"{model.name}: a rollback leaves its logits off by {off:.2g}: it keeps a state. Choose another."
+        )
+
+
+def _attention(config: Any) -> str:
+    """Grouped SDPA, except where attention scores are reshaped in ways that only eager attention applies."""
+    special = getattr(config, "attn_logit_softcapping", None) is not None or config.model_type == "gpt_oss"
+    return "eager" if special else PACKED
+
+
+def _rope_switch(config: Any) -> int | None:
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") == "longrope":
+        return int(rope["original_max_position_embeddings"])
+    return None
+
+
+def _eos_ids(hf: PreTrainedModel) -> frozenset[int]:
+    value = getattr(hf.generation_config, "eos_token_id", None)
+    if value is None:
+        value = hf.config.get_text_config(decoder=True).eos_token_id
+    if value is None:
+        return frozenset()
+    return frozenset([value] if isinstance(value, int) else value)
+
+
+def _line(error: BaseException) -> str:
+    """The first line of a message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

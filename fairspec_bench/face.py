@@ -1,0 +1,393 @@
+"""The public face: what `fairspec` does, as functions. Every command is one of these, with the same names and defaults.
+
+Knows which room does what and what the embedded pair is called. Each function loads what it needs when it is called.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from fairspec_bench.records import FairspecError, Prompt, Report
+
+if TYPE_CHECKING:
+    import pandas
+    from rich.console import RenderableType
+
+    from fairspec_bench.engine.drafters import Drafter
+    from fairspec_bench.engine.model import Model
+    from fairspec_bench.measure.compare import Comparison
+    from fairspec_bench.score.plan import Plan
+    from fairspec_bench.score.prepare import Ask
+    from fairspec_bench.score.run import Watch
+    from fairspec_bench.suite.tasks import Suite, SuiteInfo, SuiteStatus
+
+EMBEDDED = "embedded:"
+CACHE_DIR = "FAIRSPEC_CACHE_DIR"
+DEMO_SUITES = ("embedded_math", "embedded_story")
+DEMO: Mapping[str, Any] = {"limit": 24, "batch_size": 8, "race_prompts": 2, "race_rounds": 5}
+DEMO_QUICK: Mapping[str, Any] = {
+    "languages": ("en", "ja", "te"),
+    "limit": 6,
+    "batch_size": 6,
+    "race_prompts": 2,
+    "race_rounds": 2,
+}
+
+Options = Mapping[str, str | int | float | bool]
+
+
+# --------------------------------------------------------------------------- suites and models
+
+
+def list_suites() -> tuple[SuiteInfo, ...]:
+    """Every suite by name, without reading data."""
+    from fairspec_bench.suite import tasks
+
+    return tasks.list_suites()
+
+
+def load_suite(name: str, **options: Any) -> Suite:
+    """The prompts of a suite and their grading; options as in `suite.tasks.load_suite`. Raises `FairspecError`."""
+    from fairspec_bench.suite import tasks
+
+    return tasks.load_suite(name, **options)
+
+
+def describe_suite(name: str) -> tuple[SuiteStatus, Prompt | None]:
+    """What is at hand of a suite, and its first prompt whole (`None` where the data is missing)."""
+    from fairspec_bench.suite import tasks
+
+    status = tasks.describe(name)
+    if status.problem:
+        return status, None
+    return status, tasks.load_suite(name, languages=status.info.languages[:1], limit=1).prompts[0]
+
+
+def load_pair(
+    verifier: str,
+    drafter: str,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+    model_args: Options | None = None,
+    drafter_args: Options | None = None,
+) -> tuple[Model, Drafter]:
+    """A verifier and its drafter, checked to fit each other. Raises `FairspecError`."""
+    from fairspec_bench.score.prepare import load_drafter_asked, load_verifier_asked
+
+    given: dict[str, Any] = {"model_args": model_args, "drafter_args": drafter_args, "dtype": dtype, "device": device}
+    asked = make_ask(verifier, drafter, (), **given)
+    loaded = load_verifier_asked(asked)
+    found = load_drafter_asked(asked, loaded)
+    assert found is not None
+    return loaded, found
+
+
+def embedded(name: str) -> str | None:
+    """The folder that `embedded:verifier` or `embedded:drafter` stands for; `None` for another name."""
+    if not name.startswith(EMBEDDED):
+        return None
+    from fairspec_bench.testbed.pair import embedded_pair
+
+    folders = dict(zip(("verifier", "drafter"), embedded_pair(), strict=True))
+    folder = folders.get(name.removeprefix(EMBEDDED))
+    if folder is None:
+        raise FairspecError(f"{name}: unknown. Known: {', '.join(EMBEDDED + known for known in folders)}.")
+    return str(folder)
+
+
+# --------------------------------------------------------------------------- runs
+
+
+def make_ask(
+    verifier: str,
+    drafter: str | None,
+    suites: Sequence[str],
+    *,
+    model_args: Options | None = None,
+    drafter_args: Options | None = None,
+    temperature: float = 0.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    languages: Sequence[str] | None = None,
+    **options: Any,
+) -> Ask:
+    """A run as asked for; `options` are the fields of `score.prepare.Ask`. Raises `FairspecError`."""
+    from fairspec_bench.score.prepare import Ask, drafter_ask, make_rule, model_ask
+
+    return Ask(
+        verifier=model_ask(verifier, embedded(verifier), model_args),
+        drafter=drafter_ask(drafter, embedded(drafter), drafter_args) if drafter else None,
+        suites=tuple(suites),
+        rule=make_rule(temperature, top_k, top_p),
+        languages=tuple(languages) if languages is not None else None,
+        **options,
+    )
+
+
+def score(
+    verifier: str,
+    drafter: str | None,
+    suites: Sequence[str],
+    out: str | Path | None = None,
+    *,
+    cache: Path | Literal["default"] | None = "default",
+    watch: Watch | None = None,
+    **options: Any,
+) -> Report:
+    """Score a pair on suites in the run folder `out`, going on where an earlier call stopped; → its report.
+
+    `options` are those of `make_ask`. A part of a run (`part=(i, n)`) gives a report of what it has; `merge` joins
+    parts. Raises `FairspecError`.
+    """
+    from fairspec_bench.score.prepare import prepare
+    from fairspec_bench.score.run import run
+
+    prepared = prepare(make_ask(verifier, drafter, suites, **options))
+    folder = Path(out) if out is not None else default_out(verifier, drafter)
+    return run(prepared, folder, cache=cache_folder() if cache == "default" else cache, watch=watch)
+
+
+def plan(verifier: str, drafter: str | None, suites: Sequence[str], **options: Any) -> Plan:
+    """What the same call of `score` would take. Raises `FairspecError`."""
+    from fairspec_bench.score.plan import plan_run
+
+    return plan_run(make_ask(verifier, drafter, suites, **options))
+
+
+def default_out(verifier: str, drafter: str | None) -> Path:
+    """`runs/VERIFIER--DRAFTER`, each by the last part of its name."""
+    names = (re.sub(r"[^\w.-]+", "-", Path(name).name).strip("-.") for name in (verifier, drafter or "none"))
+    return Path("runs") / "--".join(names)
+
+
+def cache_folder() -> Path:
+    """Where references are kept for other runs: `FAIRSPEC_CACHE_DIR`, else the user's cache folder."""
+    from platformdirs import user_cache_path
+
+    root = os.environ.get(CACHE_DIR)
+    return (Path(root) if root else user_cache_path("fairspec-bench")) / "references"
+
+
+def merge(out: str | Path, parts: Sequence[str | Path]) -> Report:
+    """Join the parts of a run made with `part=(i, n)`; → the report of the whole. Raises `FairspecError`."""
+    from fairspec_bench.score.merge import merge as join
+
+    return report(join(Path(out), [Path(part) for part in parts]).path)
+
+
+# --------------------------------------------------------------------------- reports
+
+
+def report(folder: str | Path) -> Report:
+    """The report of a run, computed anew from its lines; written beside them if the run is whole.
+
+    Of an unfinished run or a part it is the report so far, flagged so. Raises `RecordError` for damaged lines.
+    """
+    from fairspec_bench.score.folder import RunFolder
+    from fairspec_bench.score.run import make_report
+
+    return make_report(RunFolder(Path(folder)))
+
+
+def report_frame(report: Report) -> pandas.DataFrame:
+    """Every figure of a report, one a row."""
+    from fairspec_bench.measure import show
+
+    return show.report_frame(report)
+
+
+def compare(first: str | Path, second: str | Path) -> Comparison:
+    """Paired differences of two runs on the same texts, second − first. Raises `FairspecError`."""
+    from fairspec_bench.measure.compare import compare_runs
+    from fairspec_bench.score.folder import RunFolder
+    from fairspec_bench.score.run import lines_of
+
+    folders = [RunFolder(Path(path)) for path in (first, second)]
+    before, after = ((folder.config, lines_of(folder)) for folder in folders)
+    return compare_runs(before, after)
+
+
+def render(shown: Report | Comparison) -> RenderableType:
+    """A report or a comparison as Rich tables."""
+    from fairspec_bench.measure import compare, show
+
+    return show.render(shown) if isinstance(shown, Report) else compare.render_comparison(shown)
+
+
+def build_site(runs: Sequence[str | Path], out: str | Path = "site") -> Path:
+    """Render the board of these run folders into `out`; → its first page. Raises `FairspecError`."""
+    from fairspec_bench.site import build
+
+    if not runs:
+        raise FairspecError("site: no runs given. Name one or more run folders.")
+    return build.build_site([Path(run) for run in runs], Path(out))
+
+
+# --------------------------------------------------------------------------- the rest
+
+
+def train_testbed(
+    text: str | Path,
+    out: str | Path,
+    *,
+    skew: float = 1.0,
+    scale: str = "tiny",
+    seed: int = 0,
+    say: Callable[[str], None] = print,
+) -> tuple[Path, Path]:
+    """Train a pair with a known language imbalance on a folder of `<language>.txt`; → both folders."""
+    from fairspec_bench.testbed.pair import TEXT_SCALES, train_on_text
+
+    if scale not in TEXT_SCALES:
+        raise FairspecError(f"scale {scale!r}: unknown. Known: {', '.join(TEXT_SCALES)}.")
+    return train_on_text(Path(text), Path(out), skew=skew, scale=scale, seed=seed, say=say)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demo made: a run folder, its report, the first page of its site."""
+
+    run: Path
+    report: Report
+    page: Path
+
+
+def demo(out: str | Path = "runs/demo", *, quick: bool = False, watch: Watch | None = None) -> Demo:
+    """The main job on the embedded suites and pair: score, report, build the site."""
+    run = Path(out) / ("embedded-pair-quick" if quick else "embedded-pair")
+    made = score(
+        f"{EMBEDDED}verifier", f"{EMBEDDED}drafter", DEMO_SUITES, run, watch=watch, **(DEMO_QUICK if quick else DEMO)
+    )
+    return Demo(run, made, build_site([run], Path(out) / "site"))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that `doctor` looked at. `advice` says what to do where it is not `ok`."""
+
+    name: str
+    ok: bool
+    needed: bool
+    found: str
+    advice: str = ""
+
+
+def doctor() -> tuple[Finding, ...]:
+    """Device, versions, the embedded pair, data, Hub, cache: found or missing, and what to do about it."""
+    from fairspec_bench.score.environment import describe
+
+    here = describe("cpu")
+    versions = ", ".join(f"{name} {version}" for name, version in here.packages.items())
+    return (
+        Finding("python", True, True, f"{here.python} on {here.platform}"),
+        Finding("versions", True, True, versions),
+        Finding("cpu", True, True, f"{here.processor}, {here.cores} cores, {here.threads} threads in use"),
+        _cuda(),
+        _embedded_pair(),
+        *(_suite(info.name) for info in list_suites()),
+        _hub(),
+        _token(),
+        _cache(),
+    )
+
+
+def _cuda() -> Finding:
+    import torch
+
+    if not torch.cuda.is_available():
+        return Finding("cuda", False, False, "no CUDA device", "Without one, stay with --device cpu and small models.")
+    free, total = torch.cuda.mem_get_info()
+    memory = f"{free / 2**30:.0f} of {total / 2**30:.0f} GiB free"
+    return Finding("cuda", True, False, f"{torch.cuda.get_device_name()}, {memory}")
+
+
+def _embedded_pair() -> Finding:
+    try:
+        verifier, drafter = load_pair(f"{EMBEDDED}verifier", f"{EMBEDDED}drafter")
+    except FairspecError as error:
+        return Finding("embedded pair", False, True, str(error), "Install the package again.")
+    sizes = " and ".join(f"{model.parameters / 1e6:.2f} M" for model in (verifier, drafter.model) if model)
+    return Finding("embedded pair", True, True, f"loads and fits: {sizes} parameters")
+
+
+def _suite(name: str) -> Finding:
+    from fairspec_bench.suite import tasks
+
+    status = tasks.describe(name)
+    title = f"suite {name}"
+    if status.problem:
+        what, _, advice = status.problem.removeprefix(f"{name}: ").partition(". ")
+        return Finding(title, False, False, what, advice)
+    changed = [language for language, same in status.as_published.items() if same is False]
+    if changed:
+        return Finding(title, False, False, f"not the published data in {', '.join(changed)}", "Fetch the data again.")
+    return Finding(title, True, False, f"{sum(status.prompts.values())} prompts in {len(status.prompts)} languages")
+
+
+def _hub() -> Finding:
+    from fairspec_bench import hub
+
+    if hub.offline():
+        return Finding("hub", False, False, "HF_HUB_OFFLINE is set", "Only cached models and data are used; unset it.")
+    if hub.reachable():
+        return Finding("hub", True, False, "answers")
+    return Finding("hub", False, False, "cannot be reached", "Give folders instead of names, or connect.")
+
+
+def _token() -> Finding:
+    from huggingface_hub import get_token
+
+    if get_token():
+        return Finding("gated models", True, False, "a Hub token is set")
+    advice = "Accept a gated model's licence on its page, then set HF_TOKEN."
+    return Finding("gated models", False, False, "no Hub token", advice)
+
+
+def _cache() -> Finding:
+    import shutil
+
+    folder = cache_folder()
+    home = next(place for place in (folder, *folder.parents) if place.exists())
+    free = f"{shutil.disk_usage(home).free / 2**30:.0f} GiB free"
+    if os.access(home, os.W_OK):
+        return Finding("reference cache", True, False, f"{folder}, {free}")
+    advice = f"Set {CACHE_DIR} to a folder of yours."
+    return Finding("reference cache", False, True, f"{folder} cannot be written", advice)
+
+
+def parse_options(text: str | None) -> dict[str, str | int | float | bool]:
+    """`k=v,k=v` as lm-eval writes it, values read as int, float, true or false where they can be."""
+    options: dict[str, str | int | float | bool] = {}
+    for item in filter(None, (text or "").split(",")):
+        name, equals, value = item.partition("=")
+        if not equals or not name.strip():
+            raise FairspecError(f"{item!r}: not of the form name=value. Example: --model_args revision=main.")
+        options[name.strip()] = _value(value.strip())
+    return options
+
+
+def _value(text: str) -> str | int | float | bool:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for read in (int, float):
+        try:
+            return read(text)
+        except ValueError:
+            continue
+    return text
+
+
+def parse_part(text: str | None) -> tuple[int, int] | None:
+    """`i/n`, the first part being 1."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise FairspecError(f"--shard {text}: not of the form i/n with 1 <= i <= n. Example: --shard 1/4.")
+    return int(found[1]), int(found[2])

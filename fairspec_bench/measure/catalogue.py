@@ -1,0 +1,21 @@
+"""The one table of what is measured: name → definition, unit and function, gathered from the rooms of the entries.
+
+Knows which rooms there are. A new measure is an entry in its room; nothing here changes.
+"""
+
+from __future__ import annotations
+
+from fairspec_bench.measure import acceptance, speed, validity
+from fairspec_bench.measure.table import Measure
+from fairspec_bench.measure.unfairness import ACROSS, Across
+
+
+def measures(gamma: int) -> dict[str, Measure]:
+    """The one table of measures of a task, name → definition, unit and function: each room's own list, in order."""
+    rooms = (acceptance.measures(gamma), speed.measures(gamma), validity.measures())
+    return {measure.name: measure for room in rooms for measure in room}
+
+
+def across() -> dict[str, Across]:
+    """The one table of figures across tasks."""
+    return {figure.name: figure for figure in ACROSS}

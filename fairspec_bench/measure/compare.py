@@ -1,0 +1,157 @@
+"""Two runs on the same texts: paired differences by language, and who was levelled down.
+
+Knows two runs' lines and the interval that fits a difference; the intervals of one table hold together (max-t), so
+that "no language falls" is not refuted by chance among many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from fairspec_bench.measure import bootstrap, unfairness
+from fairspec_bench.measure.bootstrap import Array, Partition
+from fairspec_bench.measure.catalogue import measures
+from fairspec_bench.measure.lines import Book, Lines, open_book, suite_sheets
+from fairspec_bench.measure.show import cell, plain_table
+from fairspec_bench.measure.table import Linear, Measure, Sheet, assemble, known, linear, published, replicate
+from fairspec_bench.records import Estimate, FairspecError, Record, RunConfig, SuiteConfig
+
+COMPARED = ("acceptance", "block_efficiency_uncut", "misfit", "misfit_ce")
+
+
+class SuiteComparison(Record):
+    """Second − first: `differences[measure][task]` with simultaneous intervals, over `clusters[task]` problems.
+
+    `unfairness` is the difference of U. `levelled_down` are tasks whose acceptance surely fell.
+    """
+
+    suite: str
+    clusters: dict[str, int]
+    differences: dict[str, dict[str, Estimate]]
+    unfairness: Estimate
+    levelled_down: tuple[str, ...]
+
+
+class Comparison(Record):
+    """What changed from the first run to the second on the texts both have."""
+
+    suites: tuple[SuiteComparison, ...]
+    replicates: int
+    bootstrap_seed: int
+
+
+def compare_runs(
+    first: tuple[RunConfig, Lines],
+    second: tuple[RunConfig, Lines],
+    *,
+    replicates: int = 10_000,
+    seed: int = 0,
+) -> Comparison:
+    """Paired differences, second − first, on prompts that both replayed.
+
+    Raises `FairspecError` where the runs share no suite, differ in γ or decoding rule, or hold different texts of one
+    prompt.
+    """
+    before, after = open_book(*first), open_book(*second)
+    if (before.config.gamma, before.config.rule) != (after.config.gamma, after.config.rule):
+        raise FairspecError(
+            "compare: the runs differ in gamma or decoding rule. Run both with the same --gamma and rule."
+        )
+    names = {suite.name for suite in before.config.suites}
+    shared = [suite for suite in after.config.suites if suite.name in names]
+    if not shared:
+        raise FairspecError("compare: the runs have no suite in common. Run both on the same --suite.")
+    before, after = _on_common_prompts(before, after, after.config), _on_common_prompts(after, before, after.config)
+    suites = tuple(_suite(before, after, suite, replicates, seed) for suite in shared)
+    return Comparison(suites=suites, replicates=replicates, bootstrap_seed=seed)
+
+
+def _on_common_prompts(book: Book, other: Book, config: RunConfig) -> Book:
+    common = book.replays.keys() & other.replays.keys()
+    for key in sorted(common):
+        if book.traces[key].ids != other.traces[key].ids or book.traces[key].prompt_sha != other.traces[key].prompt_sha:
+            raise FairspecError(
+                f"compare: {key} is another text in the two runs. Compare drafters of one verifier and rule."
+            )
+    traces = {key: book.traces[key] for key in sorted(common)}
+    replays = {key: book.replays[key] for key in sorted(common)}
+    return replace(book, config=config, traces=traces, replays=replays, answers={}, drafter_answers={}, dropped={}, timings=())
+
+
+def _suite(before: Book, after: Book, suite: SuiteConfig, replicates: int, seed: int) -> SuiteComparison:
+    table = measures(after.config.gamma)
+    old, new = suite_sheets(before, suite), suite_sheets(after, suite)
+    differences = {
+        name: _differences(table[name], old.prompts, new.prompts, new.parts, replicates) for name in COMPARED
+    }
+    return SuiteComparison(
+        suite=suite.name,
+        clusters={task: len(np.unique(sheet.clusters)) for task, sheet in new.prompts.items()},
+        differences=differences,
+        unfairness=_unfairness_difference(table["misfit"], old.prompts, new.prompts, new.parts, replicates, seed),
+        levelled_down=unfairness.levelled_down(differences["acceptance"]),
+    )
+
+
+def _differences(
+    measure: Measure, old: Mapping[str, Sheet], new: Mapping[str, Sheet], parts: Partition, replicates: int
+) -> dict[str, Estimate]:
+    """New − old of each task on the prompts that both know; intervals hold for all tasks at once."""
+    found: dict[str, Linear] = {}
+    for task in new:
+        rows = known(measure, old[task]) & known(measure, new[task])
+        before, after = linear(measure, old[task].only(rows)), linear(measure, new[task].only(rows))
+        if before is not None and after is not None:
+            found[task] = Linear(after.value - before.value, after.influence - before.influence, after.have)
+    single = [task for task, one in found.items() if one.have.sum() < 2]
+    differences = {task: Estimate() for task in new} | {task: Estimate(value=found.pop(task).value) for task in single}
+    if found:
+        law = assemble(found, parts)
+        low, high = bootstrap.simultaneous(law.value, law.influence, strata=law.strata, replicates=replicates)
+        for place, task in enumerate(law.tasks):
+            figure = Estimate(value=float(law.value[place]), low=float(low[place]), high=float(high[place]))
+            differences[task] = published(figure)
+    return differences
+
+
+def _unfairness_difference(
+    misfit: Measure, old: Mapping[str, Sheet], new: Mapping[str, Sheet], parts: Partition, replicates: int, seed: int
+) -> Estimate:
+    values: list[float] = []
+    fewest: list[int] = []
+    drawn: list[Array] = []
+    for sheets in (old, new):
+        found = {task: one for task, sheet in sheets.items() if (one := linear(misfit, sheet)) is not None}
+        if len(found) < max(2, sum(len(sheet.clusters) > 0 for sheet in new.values())):
+            return Estimate()
+        values.extend(one.value for one in found.values())
+        fewest.extend(int(one.have.sum()) for one in found.values())
+        drawn.extend(
+            replicate([misfit], sheets[task], replicates, (seed, parts.stratum[task]))["misfit"] for task in found
+        )
+
+    def change(both: Array) -> Array:
+        before, after = np.split(both, 2)
+        return unfairness.unfairness(after) - unfairness.unfairness(before)
+
+    return published(bootstrap.corrected(change, np.array(values), np.stack(drawn, axis=1), min(fewest), least=-np.inf))
+
+
+def render_comparison(comparison: Comparison) -> RenderableType:
+    """The comparison as Rich tables; a task that was levelled down says so."""
+    parts: list[RenderableType] = []
+    for suite in comparison.suites:
+        table = plain_table(f"{suite.suite}: second − first", ["language", "n", *COMPARED, "verdict"])
+        for task, count in suite.clusters.items():
+            verdict = "levelled down" if task in suite.levelled_down else ""
+            figures = (cell(suite.differences[name][task]) for name in COMPARED)
+            table.add_row(task.rpartition("/")[2], str(count), *figures, verdict)
+        parts.append(table)
+        parts.append(Text(f"U, second − first: {cell(suite.unfairness)} nats²"))
+    parts.append(Text("Intervals: 95 %, simultaneous over the languages of a table, paired by problem."))
+    return Group(*parts)

@@ -1,0 +1,71 @@
+"""What qualifies a task's figures: answers cut short, repeating, in another language, wrong, or never run.
+
+Knows traces, answers and dropped prompts; knows nothing of drafts or clocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from fairspec_bench.measure.bootstrap import Array
+from fairspec_bench.measure.table import Measure, column
+from fairspec_bench.records import Answer, Dropped, Estimate, Trace
+
+TOLERATED = 0.01
+SHARES = ("truncated", "looping", "off_language", "dropped")
+
+
+def measures() -> tuple[Measure, ...]:
+    """The measures of this room, by their METRICS names."""
+    return (
+        Measure("truncated", "1", "answers cut by the cap / answers", ("truncated", "prompts"), high=1),
+        Measure("looping", "1", "answers that repeat themselves / graded answers", ("looping", "prompts"), high=1),
+        Measure(
+            "off_language",
+            "1",
+            "answers not in the prompt's language / answers whose language was told",
+            ("off_language", "prompts"),
+            high=1,
+        ),
+        Measure("dropped", "1", "prompts not run / prompts", ("dropped", "prompts"), high=1),
+        Measure("verifier_fitness", "1", "the verifier's accuracy, decoding alone", ("correct", "prompts"), high=1),
+        Measure(
+            "drafter_fitness", "1", "the drafter's accuracy, decoding alone", ("drafter_correct", "prompts"), high=1
+        ),
+    )
+
+
+def columns(
+    keys: Sequence[str],
+    languages: Sequence[str],
+    traces: Mapping[str, Trace],
+    answers: Mapping[str, Answer],
+    drafter_answers: Mapping[str, Answer],
+    dropped: Mapping[str, Dropped],
+) -> dict[str, Array]:
+    """What befell each prompt as 0 or 1, float64 `[prompts]`, NaN where unknown. `languages` are the prompts' own."""
+    traced = [traces.get(key) for key in keys]
+    graded = [answers.get(key) for key in keys]
+    drafted = [drafter_answers.get(key) for key in keys]
+    return {
+        "truncated": column(None if trace is None else trace.finish == "cap" for trace in traced),
+        "looping": column(None if answer is None else answer.looping for answer in graded),
+        "off_language": column(
+            None if answer is None or answer.language is None else answer.language != language
+            for answer, language in zip(graded, languages, strict=True)
+        ),
+        "dropped": column(key in dropped for key in keys),
+        "correct": column(None if answer is None else answer.correct for answer in graded),
+        "drafter_correct": column(None if answer is None else answer.correct for answer in drafted),
+    }
+
+
+def flags(measured: Mapping[str, Estimate]) -> tuple[str, ...]:
+    """A line for each share above 1 %: `truncated` puts every figure of the task in doubt, the others qualify them."""
+    lines = []
+    for name in SHARES:
+        share = measured[name].value
+        if share is not None and share > TOLERATED:
+            doubt = ": every figure is of cut answers" if name == "truncated" else ""
+            lines.append(f"{name} {100 * share:.1f} %{doubt}")
+    return tuple(lines)

@@ -1,0 +1,254 @@
+"""What a run will take before it is started: tokens, memory, disk, hours.
+
+Knows prompts as ids, models by their configuration and, where the weights are at hand, a few timed steps. All of it is
+an estimate, and `Plan.assumptions` says on what it rests.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fairspec_bench.codec import Codec
+from fairspec_bench.engine.loop import Decoded, as_request, decode
+from fairspec_bench.engine.model import DTYPES, Model
+from fairspec_bench.records import Encoded, FairspecError
+from fairspec_bench.score.folder import race_keys, units
+from fairspec_bench.score.prepare import Ask, ModelAsk, Prepared, Questions, check, encode, load_suites, prepare
+from fairspec_bench.score.race import MODES
+
+MEASURED_TOKENS = 8
+REPLAY_BYTES = 2**30
+BYTES_PER_ID = 7
+BYTES_PER_BETA = 21
+BYTES_PER_BLOCK = 45
+BYTES_PER_LINE = 400
+NS_PER_HOUR = 3.6e12
+
+
+@dataclass(frozen=True)
+class TaskPlan:
+    """One language of a suite. Tokens are counted, output tokens are at most the cap."""
+
+    task: str
+    prompts: int
+    dropped: int
+    prompt_tokens: int
+    longest_prompt: int
+    most_output_tokens: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run beforehand. `hours` by stage is `None` where the weights are not at hand to be timed."""
+
+    tasks: tuple[TaskPlan, ...]
+    memory_bytes: Mapping[str, int]
+    disk_bytes: int
+    hours: Mapping[str, float] | None
+    assumptions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Size:
+    """What a configuration tells of a model: parameters, bytes of cache per token, positions."""
+
+    parameters: int
+    cache_bytes: int
+    positions: int | None
+
+
+@dataclass(frozen=True)
+class _Pace:
+    """Nanoseconds of one model: per prompt token, per step of a full batch, per step of one row."""
+
+    prefill: float
+    step: float
+    step_alone: float
+
+
+def plan_run(ask: Ask) -> Plan:
+    """Estimate a run. Weights that lie in a folder or the Hub's cache are timed; others are not fetched.
+
+    Raises `FairspecError` for what the run itself would refuse, as far as it can be known without weights.
+    """
+    check(ask)
+    asks = [model for model in (ask.verifier, ask.drafter) if model and model.kind == "model"]
+    if all(_weights_here(model) for model in asks):
+        prepared = prepare(ask)
+        models = [prepared.verifier] + ([m] if prepared.drafter and (m := prepared.drafter.model) else [])
+        sizes = [_size(model.hf.config, ask.dtype) for model in models]
+        gone = {line.key for line in prepared.dropped}
+        tasks = _tasks(prepared.questions, gone)
+        return Plan(
+            tasks=tasks,
+            memory_bytes=_memory(sizes, tasks, ask),
+            disk_bytes=_disk(prepared.questions, gone, ask),
+            hours=_hours(prepared, models),
+            assumptions=(*_COMMON, _TIMED.format(steps=MEASURED_TOKENS, device=ask.device)),
+        )
+    sizes = [_size(_config(model), ask.dtype) for model in asks]
+    questions = encode(load_suites(ask), Codec(ask.verifier.source, revision=ask.verifier.revision))
+    positions = min((size.positions for size in sizes if size.positions), default=None)
+    gone = {k for k, p in questions.encoded.items() if positions and len(p.ids) + p.cap > positions}
+    tasks = _tasks(questions, gone)
+    return Plan(tasks, _memory(sizes, tasks, ask), _disk(questions, gone, ask), None, (*_COMMON, _UNTIMED))
+
+
+_COMMON = (
+    "every output is as long as its cap: the most there can be",
+    f"replay works in pieces of about {REPLAY_BYTES // 2**20} MiB",
+    "references already cached cost nothing; they are counted all the same",
+)
+_TIMED = "times are of {steps} tokens decoded just now on {device}; a race counts drafted decoding as slow as plain"
+_UNTIMED = "no times: the weights are not here; parameters are counted from the configuration"
+
+
+# --------------------------------------------------------------------------- sizes
+
+
+def _weights_here(model: ModelAsk) -> bool:
+    folder = Path(model.source).expanduser()
+    if folder.is_dir():
+        return any(folder.glob("*.safetensors"))
+    from huggingface_hub import try_to_load_from_cache
+
+    files = ("model.safetensors", "model.safetensors.index.json")
+    found = (try_to_load_from_cache(model.source, file, revision=model.revision) for file in files)
+    return any(isinstance(path, str) for path in found)
+
+
+def _config(model: ModelAsk) -> Any:
+    """A model's configuration without its weights."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(model.source, revision=model.revision, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise FairspecError(f"{model.name}: no configuration to plan from ({reason}).") from error
+
+
+def _size(config: Any, dtype: str) -> _Size:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        empty = AutoModelForCausalLM.from_config(config)
+    text = config.get_text_config(decoder=True)
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return _Size(
+        parameters=sum(parameter.numel() for parameter in empty.parameters()),
+        cache_bytes=2 * text.num_hidden_layers * heads * head * DTYPES[dtype].itemsize,
+        positions=getattr(text, "max_position_embeddings", None),
+    )
+
+
+def _tasks(questions: Questions, gone: set[str]) -> tuple[TaskPlan, ...]:
+    by_task: dict[str, list[Encoded]] = {}
+    for prompt in questions.encoded.values():
+        by_task.setdefault(prompt.group, []).append(prompt)
+    made = []
+    for task, prompts in by_task.items():
+        kept = [prompt for prompt in prompts if prompt.key not in gone]
+        made.append(
+            TaskPlan(
+                task=task,
+                prompts=len(kept),
+                dropped=len(prompts) - len(kept),
+                prompt_tokens=sum(len(prompt.ids) for prompt in kept),
+                longest_prompt=max((len(prompt.ids) for prompt in prompts), default=0),
+                most_output_tokens=sum(prompt.cap for prompt in kept),
+            )
+        )
+    return tuple(made)
+
+
+def _memory(sizes: Iterable[_Size], tasks: Sequence[TaskPlan], ask: Ask) -> dict[str, int]:
+    """Bytes on the device: weights, the caches of a full batch at its longest, working space."""
+    sizes = list(sizes)
+    cap = max((task.most_output_tokens // task.prompts for task in tasks if task.prompts), default=0)
+    longest = max((task.longest_prompt for task in tasks), default=0) + cap + ask.gamma + 1
+    found = {
+        "weights": sum(size.parameters for size in sizes) * DTYPES[ask.dtype].itemsize,
+        "caches": sum(size.cache_bytes for size in sizes) * longest * ask.batch_size,
+        "working": REPLAY_BYTES,
+    }
+    return {**found, "total": sum(found.values())}
+
+
+def _disk(questions: Questions, gone: set[str], ask: Ask) -> int:
+    kept = [prompt for key, prompt in questions.encoded.items() if key not in gone]
+    raced: dict[str, int] = {}
+    total = 0
+    for prompt in kept:
+        per_token = 2 * BYTES_PER_ID + (0 if ask.rule.greedy else BYTES_PER_BETA)
+        total += 4 * BYTES_PER_LINE + prompt.cap * per_token
+        raced[prompt.group] = raced.get(prompt.group, 0) + 1
+        if ask.drafter and (ask.race_prompts is None or raced[prompt.group] <= ask.race_prompts):
+            total += ask.race_rounds * len(MODES) * (BYTES_PER_LINE + prompt.cap * BYTES_PER_BLOCK)
+    return total
+
+
+# --------------------------------------------------------------------------- hours
+
+
+def _hours(prepared: Prepared, models: Sequence[Model]) -> dict[str, float]:
+    """Hours by stage, for the part of the run that was asked for."""
+    config, encoded = prepared.config, prepared.questions.encoded
+    paces = {id(model): _pace(model, prepared) for model in models}
+    verifier = paces[id(models[0])]
+    raced = race_keys(config)
+    spent: dict[str, float] = {}
+    for unit in units(config):
+        keys = raced[unit.shard] if unit.stage == "timing" else config.shards[unit.shard]
+        prompts = [encoded[key] for key in keys]
+        ids, outputs = sum(len(prompt.ids) for prompt in prompts), sum(prompt.cap for prompt in prompts)
+        batches = math.ceil(len(prompts) / config.batch_size) * max((prompt.cap for prompt in prompts), default=0)
+        took = {
+            "trace": ids * verifier.prefill + batches * verifier.step,
+            "answer": 0.0,
+            "replay": (ids + outputs) * sum(pace.prefill for pace in paces.values()),
+            "drafter_answer": ids * paces[id(models[-1])].prefill + batches * paces[id(models[-1])].step,
+            "timing": config.race_rounds * len(MODES) * (ids * verifier.prefill + outputs * verifier.step_alone),
+        }
+        spent[unit.stage] = spent.get(unit.stage, 0.0) + took[unit.stage] / NS_PER_HOUR
+    return spent
+
+
+def _pace(model: Model, prepared: Prepared) -> _Pace:
+    """Time a few steps on the longest prompts, the dearest ones; the first pass warms up."""
+    shards = prepared.config.shards.values()
+    prompts = sorted((prepared.questions.encoded[key] for keys in shards for key in keys), key=lambda p: -len(p.ids))
+    size = prepared.config.batch_size
+    alone, batch = _timed(model, prompts[:1], prepared), _timed(model, prompts[:size], prepared)
+    prefill = sum(done.prefill_ns for done in batch) / sum(len(prompt.ids) for prompt in prompts[:size])
+    return _Pace(prefill, _step(batch), _step(alone))
+
+
+def _timed(model: Model, prompts: Sequence[Encoded], prepared: Prepared) -> list[Decoded]:
+    for _ in range(2):
+        requests = [as_request(prompt, cap=min(prompt.cap, MEASURED_TOKENS)) for prompt in prompts]
+        done = list(
+            decode(
+                model,
+                None,
+                requests,
+                rule=prepared.config.rule,
+                gamma=0,
+                batch_size=max(1, len(prompts)),
+                seed=prepared.config.seed,
+                exact_times=True,
+            )
+        )
+    return done
+
+
+def _step(done: Sequence[Decoded]) -> float:
+    """Nanoseconds of one step, whose time all rows of a batch share."""
+    steps = [item.decode_ns / len(item.blocks) for item in done if item.blocks]
+    return max(steps, default=0.0)

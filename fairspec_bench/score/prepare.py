@@ -1,0 +1,273 @@
+"""From what a user asks to what will be run: prompts as ids, the ones that do not fit left out, shards, configuration.
+
+Knows suites, the codec and models' limits. Makes no tokens and writes no files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from fairspec_bench.codec import Codec, prompts_sha256
+from fairspec_bench.engine.drafters import Drafter, ModelDrafter, load_drafter
+from fairspec_bench.engine.model import DTYPES, MAX_GAMMA, Model, load_model
+from fairspec_bench.records import Dropped, Encoded, FairspecError, ModelConfig, Prompt, Record, Rule, RunConfig
+from fairspec_bench.suite.tasks import Suite, load_suite
+
+SHARD_BATCHES = 4
+SHARD_LEAST = 8
+VALUES: Mapping[str, tuple[str, Callable[[str], int | float], str]] = {
+    "ngram": ("max_ngram", int, "3"),
+    "oracle": ("acceptance", float, "0.8"),
+}
+"""Drafters that are no models: the option that a value after a colon sets, and an example."""
+GREEDY = Rule()
+R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True)
+class ModelAsk:
+    """A model as asked for: `name` is what reports call it, `source` the folder or Hub id where it lies."""
+
+    name: str
+    source: str
+    kind: str = "model"
+    revision: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Everything a user can say about a run. `None` leaves a suite's own value; `race_prompts=None` races all."""
+
+    verifier: ModelAsk
+    drafter: ModelAsk | None
+    suites: tuple[str, ...]
+    languages: tuple[str, ...] | None = None
+    limit: int | None = None
+    num_fewshot: int | None = None
+    cap: int | None = None
+    gamma: int = 4
+    rule: Rule = GREEDY
+    seed: int = 0
+    batch_size: int = 8
+    dtype: str = "float32"
+    device: str = "cpu"
+    chat_template: bool = False
+    race_prompts: int | None = 50
+    race_rounds: int = 5
+    part: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The prompts of a run, in order, as text and as ids."""
+
+    suites: Mapping[str, Suite]
+    prompts: Mapping[str, Prompt]
+    encoded: Mapping[str, Encoded]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that is ready to begin."""
+
+    config: RunConfig
+    verifier: Model
+    drafter: Drafter | None
+    codec: Codec
+    questions: Questions
+    dropped: tuple[Dropped, ...]
+
+
+def model_ask(text: str, source: str | None = None, options: Mapping[str, Any] | None = None) -> ModelAsk:
+    """A causal LM by folder or Hub id; the option `revision` is its commit on the Hub."""
+    rest = dict(options or {})
+    revision = rest.pop("revision", None)
+    return ModelAsk(text, source or text, revision=None if revision is None else str(revision), options=rest)
+
+
+def drafter_ask(text: str, source: str | None = None, options: Mapping[str, Any] | None = None) -> ModelAsk:
+    """A drafter as written on a command line: a folder, a Hub id, `ngram`, `ngram:3`, `oracle` or `oracle:0.8`."""
+    kind, _, value = text.partition(":")
+    if kind not in VALUES or source is not None:
+        return model_ask(text, source, options)
+    option, read, example = VALUES[kind]
+    given = dict(options or {})
+    if value:
+        try:
+            given[option] = read(value)
+        except ValueError:
+            raise FairspecError(f"{text}: {value!r} is no {option}. Example: {kind}:{example}.") from None
+    return ModelAsk(kind, kind, kind, options=given)
+
+
+def prepare(ask: Ask) -> Prepared:
+    """Load and check everything a run needs, the quick checks first. Raises `FairspecError` in one line."""
+    check(ask)
+    suites = load_suites(ask)
+    codec = Codec(ask.verifier.source, revision=ask.verifier.revision, chat_template=ask.chat_template)
+    questions = encode(suites, codec)
+    verifier = load_verifier_asked(ask)
+    drafter = load_drafter_asked(ask, verifier)
+    dropped = drop(questions, [model for model in (verifier, drafter.model if drafter else None) if model])
+    config = configure(ask, questions, dropped, codec, verifier, drafter)
+    return Prepared(config, verifier, drafter, codec, questions, dropped)
+
+
+def check(ask: Ask) -> None:
+    """Refuse what can be refused before anything is loaded."""
+    for name, value, least in (
+        ("batch_size", ask.batch_size, 1),
+        ("race_rounds", ask.race_rounds, 0),
+        ("race_prompts", ask.race_prompts or 0, 0),
+        ("gamma", ask.gamma, 1),
+    ):
+        if value < least:
+            raise FairspecError(f"{name}={value}: must be at least {least}.")
+    if ask.gamma > MAX_GAMMA:
+        raise FairspecError(f"gamma={ask.gamma}: must be at most {MAX_GAMMA}.")
+    if ask.dtype not in DTYPES:
+        raise FairspecError(f"dtype={ask.dtype}: unknown. Known: {', '.join(DTYPES)}.")
+    if ask.part and not 1 <= ask.part[0] <= ask.part[1]:
+        raise FairspecError(f"shard {ask.part[0]}/{ask.part[1]}: the first number must be from 1 to the second.")
+    if not ask.suites:
+        raise FairspecError("no suite chosen. Give --suite NAME; `fairspec tasks` lists them.")
+    if len(set(ask.suites)) < len(ask.suites):
+        raise FairspecError("a suite is given twice. Name each once.")
+
+
+def load_suites(ask: Ask) -> dict[str, Suite]:
+    """The suites asked for, by name."""
+    return {
+        name: load_suite(
+            name,
+            languages=ask.languages,
+            limit=ask.limit,
+            num_fewshot=ask.num_fewshot,
+            cap=ask.cap,
+            apply_chat_template=ask.chat_template,
+        )
+        for name in ask.suites
+    }
+
+
+def encode(suites: Mapping[str, Suite], codec: Codec) -> Questions:
+    """All prompts as ids."""
+    prompts = {prompt.key: prompt for suite in suites.values() for prompt in suite.prompts}
+    return Questions(suites, prompts, {key: codec.encode(prompt) for key, prompt in prompts.items()})
+
+
+def drop(questions: Questions, models: Sequence[Model]) -> tuple[Dropped, ...]:
+    """The prompts that some model cannot continue up to their cap. Raises `FairspecError` if none is left."""
+    dropped = []
+    for key, prompt in questions.encoded.items():
+        reasons = (model.refusal(len(prompt.ids), prompt.cap) for model in models)
+        if reason := next(filter(None, reasons), None):
+            dropped.append(Dropped(key=key, reason=reason))
+    if len(dropped) == len(questions.encoded):
+        raise FairspecError(f"no prompt fits: {dropped[0].reason}. Choose another model, --num_fewshot or --cap.")
+    return tuple(dropped)
+
+
+def shards(keys: Sequence[str], batch_size: int) -> dict[str, tuple[str, ...]]:
+    """Keys cut into shards, none across tasks: few batches each, so that a kill costs little, yet rows are refilled."""
+    size = max(SHARD_LEAST, SHARD_BATCHES * batch_size)
+    by_task: dict[str, list[str]] = {}
+    for key in keys:
+        by_task.setdefault(key.rpartition("/")[0], []).append(key)
+    return {
+        f"{task}/{start // size:03d}": tuple(mine[start : start + size])
+        for task, mine in by_task.items()
+        for start in range(0, len(mine), size)
+    }
+
+
+def configure(
+    ask: Ask, questions: Questions, dropped: Sequence[Dropped], codec: Codec, verifier: Model, drafter: Drafter | None
+) -> RunConfig:
+    """Everything that decides the lines of this run."""
+    out = {line.key for line in dropped}
+    hashes = {
+        name: {
+            language: prompts_sha256(questions.encoded[p.key] for p in suite.prompts if p.language == language)
+            for language in suite.languages
+        }
+        for name, suite in questions.suites.items()
+    }
+    return _made(
+        RunConfig,
+        verifier=_model_config(ask.verifier, verifier),
+        drafter=_model_config(ask.drafter, drafter.model if drafter else None) if ask.drafter else None,
+        suites=tuple(suite.config(hashes[name]) for name, suite in questions.suites.items()),
+        tokenizer_sha256=codec.tokenizer_sha256,
+        chat_template=ask.chat_template,
+        rule=ask.rule,
+        gamma=ask.gamma,
+        seed=ask.seed,
+        batch_size=ask.batch_size,
+        dtype=ask.dtype,
+        device=ask.device,
+        race_prompts=ask.race_prompts,
+        race_rounds=ask.race_rounds,
+        shards=shards([key for key in questions.encoded if key not in out], ask.batch_size),
+        clusters={key: prompt.cluster for key, prompt in questions.prompts.items()},
+        part=ask.part,
+    )
+
+
+def load_verifier_asked(ask: Ask) -> Model:
+    """The verifier under the name it was asked for by. Raises `FairspecError`."""
+    wanted = ask.verifier
+    loaded = load_model(
+        wanted.source, revision=wanted.revision, dtype=ask.dtype, device=ask.device, options=wanted.options
+    )
+    return replace(loaded, name=wanted.name)
+
+
+def load_drafter_asked(ask: Ask, verifier: Model) -> Drafter | None:
+    """The drafter likewise, checked to fit the verifier. Raises `FairspecError`."""
+    if ask.drafter is None:
+        return None
+    wanted = ask.drafter
+    drafter = load_drafter(
+        wanted.kind,
+        wanted.source,
+        wanted.options,
+        verifier,
+        revision=wanted.revision,
+        dtype=ask.dtype,
+        device=ask.device,
+    )
+    if isinstance(drafter, ModelDrafter):
+        return replace(drafter, model=replace(drafter.model, name=wanted.name))
+    return drafter
+
+
+def _model_config(ask: ModelAsk, model: Model | None) -> ModelConfig:
+    """A model from a plain folder has no revision: the hash of its weights stands for it."""
+    revision = (model.revision or f"weights-sha256:{model.weights_sha256}") if model else None
+    return _made(
+        ModelConfig,
+        name=ask.name,
+        kind=ask.kind,
+        revision=revision,
+        parameters=model.parameters if model else None,
+        options=dict(ask.options),
+    )
+
+
+def make_rule(temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0) -> Rule:
+    """A decoding rule from a user's numbers. Raises `FairspecError` for one out of range."""
+    return _made(Rule, temperature=temperature, top_k=top_k, top_p=top_p)
+
+
+def _made(record: type[R], /, **values: Any) -> R:
+    try:
+        return record(**values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise FairspecError(f"{'.'.join(map(str, first['loc']))}={first.get('input')}: {first['msg']}.") from None

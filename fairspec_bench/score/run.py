@@ -1,0 +1,200 @@
+"""A run: every unit of a prepared run made in order and kept, then the report.
+
+Knows what each stage of a shard is made of. The folder knows how it is kept, `measure` what it means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fairspec_bench.engine.loop import StopCheck
+from fairspec_bench.engine.model import Model
+from fairspec_bench.measure.lines import Lines
+from fairspec_bench.measure.report import build_report
+from fairspec_bench.records import Answer, Encoded, FairspecError, Record, Replay, Report, Timing, Trace, write_atomic
+from fairspec_bench.score.environment import describe
+from fairspec_bench.score.folder import REPORT, RunFolder, RunWriter, Unit, race_keys, writing
+from fairspec_bench.score.prepare import Prepared
+from fairspec_bench.score.race import MODES, race
+from fairspec_bench.score.reference import make_references
+from fairspec_bench.score.replay import replay
+
+COSTS: Mapping[str, float] = {"trace": 1.0, "answer": 0.02, "replay": 0.1, "drafter_answer": 0.2, "timing": 1.5}
+"""Rough time of a line of each stage, for the share that is done: measured on small models, exact on none."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: `done` of `total` in rough units of time, and what was just made."""
+
+    unit: Unit
+    done: float
+    total: float
+
+
+Watch = Callable[[Progress], None]
+
+
+def run(prepared: Prepared, out: Path, *, cache: Path | None = None, watch: Watch | None = None) -> Report:
+    """Do what is left of a run in `out`; → its report, which is written beside the lines unless this is only a part.
+
+    `cache` keeps references for other runs. Raises `FairspecError`; what was finished before stays, and the same call
+    goes on from there.
+    """
+    config = prepared.config
+    with writing(out, config, describe(config.device), prepared.dropped) as writer:
+        work = _Work(prepared, cache, _known_traces(prepared, writer.folder))
+        lines = _watched(work, writer, watch or (lambda progress: None))
+        for unit in writer.left():
+            writer.add(unit, lines(unit))
+        return make_report(RunFolder(out))
+
+
+def lines_of(folder: RunFolder) -> Lines:
+    """The lines of the finished units of a run. Raises `RecordError` for damaged ones."""
+    folder.check()
+    return Lines(
+        traces=folder.lines("trace", Trace),
+        answers=folder.lines("answer", Answer),
+        drafter_answers=folder.lines("drafter_answer", Answer),
+        replays=folder.lines("replay", Replay),
+        timings=folder.lines("timing", Timing),
+        dropped=folder.dropped(),
+    )
+
+
+def make_report(folder: RunFolder) -> Report:
+    """The report of the finished units, from their lines alone. Of a whole run it is kept as `report.json`.
+
+    Of an unfinished run, or a part of one, it is flagged as such and not kept.
+    """
+    report = build_report(folder.config, folder.environments, lines_of(folder))
+    path, text = folder.path / REPORT, report.model_dump_json(indent=1) + "\n"
+    if folder.whole and not (path.exists() and path.read_bytes() == text.encode()):
+        write_atomic(path, text)
+    return report
+
+
+class _Work:
+    """Makes the lines of any unit, each stage from the texts of the first."""
+
+    def __init__(self, prepared: Prepared, cache: Path | None, traces: dict[str, Trace]):
+        self.prepared, self.config = prepared, prepared.config
+        self.cache, self.traces = cache, traces
+        self.raced = race_keys(prepared.config)
+
+    def lines(self, unit: Unit) -> Iterator[Record]:
+        """The lines of a unit, in their order."""
+        makers: Mapping[str, Callable[[Unit], Iterator[Record]]] = {
+            "trace": self._traces,
+            "answer": self._answers,
+            "replay": self._replays,
+            "drafter_answer": self._drafter_answers,
+            "timing": self._timings,
+        }
+        return makers[unit.stage](unit)
+
+    def count(self, unit: Unit) -> int:
+        """How many lines a unit has."""
+        if unit.stage == "timing":
+            return len(self.raced[unit.shard]) * self.config.race_rounds * len(MODES)
+        return len(self.config.shards[unit.shard])
+
+    def _traces(self, unit: Unit) -> Iterator[Trace]:
+        for trace in self._decoded(self.prepared.verifier, unit.shard):
+            self.traces[trace.key] = trace
+            yield trace
+
+    def _answers(self, unit: Unit) -> Iterator[Answer]:
+        return self._graded(self.traces[key] for key in self.config.shards[unit.shard])
+
+    def _replays(self, unit: Unit) -> Iterator[Replay]:
+        assert self.prepared.drafter is not None
+        encoded = self._encoded(self.config.shards[unit.shard])
+        return replay(
+            self.prepared.verifier,
+            self.prepared.drafter,
+            encoded,
+            [self.traces[prompt.key] for prompt in encoded],
+            rule=self.config.rule,
+            seed=self.config.seed,
+            batch_size=self.config.batch_size,
+            shard=unit.shard,
+        )
+
+    def _drafter_answers(self, unit: Unit) -> Iterator[Answer]:
+        """What the drafter answers by itself, where an answer is right or wrong; nothing elsewhere."""
+        assert self.prepared.drafter is not None
+        assert self.prepared.drafter.model is not None
+        suite = self.prepared.questions.suites[unit.task.partition("/")[0]]
+        if suite.grade(suite.prompts[0], "").correct is None:
+            return iter(())
+        return self._graded(self._decoded(self.prepared.drafter.model, unit.shard))
+
+    def _timings(self, unit: Unit) -> Iterator[Timing]:
+        assert self.prepared.drafter is not None
+        encoded = self._encoded(self.raced[unit.shard])
+        return race(
+            self.prepared.verifier,
+            self.prepared.drafter,
+            encoded,
+            [self.traces[prompt.key] for prompt in encoded],
+            rule=self.config.rule,
+            gamma=self.config.gamma,
+            seed=self.config.seed,
+            rounds=self.config.race_rounds,
+            shard=unit.shard,
+        )
+
+    def _encoded(self, keys: Iterable[str]) -> list[Encoded]:
+        return [self.prepared.questions.encoded[key] for key in keys]
+
+    def _decoded(self, model: Model, shard: str) -> Iterator[Trace]:
+        """The model's own texts; what stops them is part of their address in the cache."""
+        keys = self.config.shards[shard]
+        prompts = [self.prepared.questions.prompts[key] for key in keys]
+        stops: dict[str, StopCheck] = {p.key: found for p in prompts if (found := self.prepared.codec.stop_check(p))}
+        return make_references(
+            model,
+            self._encoded(keys),
+            stops=stops,
+            stop_identity=f"{self.config.tokenizer_sha256} {sorted({prompt.stops for prompt in prompts})}",
+            rule=self.config.rule,
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+            shard=shard,
+            cache=self.cache,
+        )
+
+    def _graded(self, traces: Iterable[Trace]) -> Iterator[Answer]:
+        for trace in traces:
+            prompt = self.prepared.questions.prompts[trace.key]
+            text = self.prepared.codec.decode(trace.ids, prompt.stops)
+            yield self.prepared.questions.suites[prompt.suite].grade(prompt, text)
+
+
+def _known_traces(prepared: Prepared, folder: RunFolder) -> dict[str, Trace]:
+    """The texts that are already there. Raises `FairspecError` for one of another prompt."""
+    traces = {trace.key: trace for trace in folder.lines("trace", Trace)}
+    for key, trace in traces.items():
+        if trace.prompt_sha != prepared.questions.encoded[key].sha:
+            raise FairspecError(f"{folder.path}: {key} is of another prompt. Delete its task's folder and run again.")
+    return traces
+
+
+def _watched(work: _Work, writer: RunWriter, watch: Watch) -> Callable[[Unit], Iterator[Record]]:
+    costs = {unit: COSTS[unit.stage] * work.count(unit) for unit in writer.folder.units}
+    total = sum(costs.values())
+    before = sum(costs[unit] for unit in writer.done)
+
+    def lines(unit: Unit) -> Iterator[Record]:
+        nonlocal before
+        watch(Progress(unit, before, total))
+        for number, line in enumerate(work.lines(unit), 1):
+            yield line
+            watch(Progress(unit, before + number * COSTS[unit.stage], total))
+        before += costs[unit]
+
+    return lines

@@ -1,0 +1,330 @@
+"""What the pages say about a run: names, figures in words, rows, pictures.
+
+Knows reports, the glossary of measures and the names of languages. Knows nothing of HTML files, folders or templates.
+A figure without data is an en dash, never 0. Rows are sorted by acceptance or by name, never by `unfairness`: a drafter
+equally bad everywhere has none of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from markupsafe import Markup
+from pydantic import TypeAdapter
+
+from fairspec_bench.records import Estimate, ModelConfig, Record, Report, Rule, SuiteReport, TaskReport
+from fairspec_bench.site.plots import (
+    NO_DATA,
+    Axis,
+    Curve,
+    Mark,
+    Strip,
+    axis_for,
+    curve_plot,
+    estimate_values,
+    interval_plot,
+    strip_plot,
+)
+
+Kind = Literal["ratio", "share", "times", "number"]
+VALIDITY = ("truncated", "looping", "off_language", "dropped")
+TOLERATED = 0.01  # a share of bad answers above this is marked
+SMALL_PARAMETERS = 20_000_000
+EMBEDDED = "embedded:"
+NOTHING = Estimate()
+
+
+class Measure(Record):
+    """One entry of the glossary: how a measure is called, written and defined."""
+
+    name: str
+    label: str
+    symbol: str
+    kind: Kind
+    unit: str
+    scope: Literal["task", "validity", "across"]
+    definition: str
+
+    @property
+    def heading(self) -> str:
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The glossary by name, and languages by code: English name and the language's own."""
+
+    measures: Mapping[str, Measure]
+    languages: Mapping[str, tuple[str, str]]
+
+    @classmethod
+    def parse(cls, measures: bytes, languages: bytes) -> Vocabulary:
+        """From the two JSON files of `leaderboard/`."""
+        entries = TypeAdapter(tuple[Measure, ...]).validate_json(measures)
+        names = TypeAdapter(dict[str, tuple[str, str]]).validate_json(languages)
+        return cls({entry.name: entry for entry in entries}, names)
+
+    def measure(self, name: str) -> Measure:
+        """The entry of `name`; a measure unknown here keeps its own name and no definition."""
+        known = self.measures.get(name)
+        return known or Measure(name=name, label=name, symbol="", kind="number", unit="", scope="task", definition="")
+
+    def language(self, code: str) -> str:
+        return self.languages.get(code, (code, ""))[0]
+
+
+def figure(value: float | None, kind: Kind) -> str:
+    """A value in words: `0.734`, `1.2 %`, `1.42×`, three significant digits, or an en dash for no data."""
+    if value is None:
+        return NO_DATA
+    if kind == "number" or abs(value) >= 1e4:
+        return _significant(value)
+    return {"ratio": f"{value:.3f}", "share": f"{100 * value:.1f} %", "times": f"{value:.2f}×"}[kind]
+
+
+def bare(value: float, kind: Kind) -> str:
+    """`figure` without its sign, for the ends of an interval that follows the signed value."""
+    return figure(value, kind).removesuffix("×").removesuffix(" %")
+
+
+def _significant(value: float) -> str:
+    size = abs(value)
+    if size == 0:
+        return "0"
+    if size >= 1e6 or size < 1e-4:
+        return f"{value:.2e}"
+    return f"{value:,.{max(0, 2 - math.floor(math.log10(size)))}f}"
+
+
+def rule_words(rule: Rule) -> str:
+    """The decoding rule in a few words."""
+    if rule.greedy:
+        return "greedy"
+    limits = [f"top-k {rule.top_k}"] * bool(rule.top_k) + [f"top-p {rule.top_p:g}"] * (rule.top_p < 1)
+    return ", ".join([f"temperature {rule.temperature:g}", *limits])
+
+
+@dataclass(frozen=True)
+class Run:
+    """A report and what it is called: `name` as the folder is, `slug` safe in a file name and unique on the board."""
+
+    name: str
+    slug: str
+    report: Report
+
+    @property
+    def page(self) -> str:
+        return f"runs/{self.slug}.html"
+
+    @property
+    def verifier(self) -> str:
+        return self.report.config.verifier.name
+
+    @property
+    def drafter(self) -> str:
+        drafter = self.report.config.drafter
+        if drafter is None:
+            return "no drafter"
+        return drafter.name if drafter.kind == "model" else f"{drafter.kind}: {drafter.name}"
+
+    @property
+    def embedded(self) -> bool:
+        return self.verifier.startswith(EMBEDDED)
+
+    @property
+    def small(self) -> bool:
+        """Whether the pair is evidence about the machinery only."""
+        parameters = self.report.config.verifier.parameters
+        return self.embedded or (parameters is not None and parameters < SMALL_PARAMETERS)
+
+    @property
+    def models(self) -> tuple[tuple[str, ModelConfig], ...]:
+        config = self.report.config
+        return (("Verifier", config.verifier), *([("Drafter", config.drafter)] if config.drafter else []))
+
+
+@dataclass(frozen=True)
+class SuiteView:
+    """One suite of one run as a page shows it."""
+
+    run: Run
+    suite: SuiteReport
+    words: Vocabulary
+
+    @property
+    def tasks(self) -> list[TaskReport]:
+        """Best acceptance first, those without data last, equal ones by language."""
+        return sorted(self.suite.tasks, key=lambda t: (-_order(t, "acceptance"), t.language))
+
+    def across(self, name: str) -> Estimate:
+        return self.suite.across.get(name, NOTHING)
+
+    def mean(self, name: str) -> Estimate:
+        """The figure over all languages: the report's own, else the plain mean of those that have one, no interval."""
+        if name in self.suite.across:
+            return self.suite.across[name]
+        known = self._known(name)
+        return Estimate(value=math.fsum(known) / len(known)) if known else NOTHING
+
+    def shortfall(self, name: str) -> str:
+        """How many languages a mean or a worst rests on, said only where one lacks data."""
+        known, asked = len(self._known(name)), len(self.suite.tasks)
+        return f"{known} of {asked} languages" if 0 < known < asked else ""
+
+    def _known(self, name: str) -> list[float]:
+        values = (task.measures.get(name, NOTHING).value for task in self.suite.tasks)
+        return [value for value in values if value is not None]
+
+    def lowest(self, name: str) -> tuple[str, Estimate]:
+        """The language with the lowest value of a measure and the figure for it; no name without data.
+
+        The figure is the report's `worst_…` where it has one: its interval allows for the choice of the lowest.
+        """
+        known = [task for task in self.suite.tasks if task.measures.get(name, NOTHING).value is not None]
+        if not known:
+            return "", NOTHING
+        task = min(known, key=lambda t: (_order(t, name), t.language))
+        return task.language, self.suite.across.get(f"worst_{name}", task.measures[name])
+
+    @property
+    def codes(self) -> list[str]:
+        return [task.language for task in self.suite.tasks]
+
+    def acceptance_of(self, language: str) -> Estimate:
+        """The acceptance of one language; no data where this run has not asked it."""
+        return next(
+            (t.measures.get("acceptance", NOTHING) for t in self.suite.tasks if t.language == language), NOTHING
+        )
+
+    def has(self, *names: str) -> bool:
+        """Whether any language has a value of any of these measures."""
+        return any(self._known(name) for name in names)
+
+    def within_noise(self) -> bool:
+        """Whether the unfairness could be noise alone: it is within the floor."""
+        value, floor = self.across("unfairness").value, self.suite.noise_floor
+        return value is not None and floor is not None and value <= floor
+
+    def rank(self, task: TaskReport) -> str:
+        low, high = self.suite.ranks.get(task.task, (0, 0))
+        if not low:
+            return NO_DATA
+        return str(low) if low == high else f"{low}–{high}"
+
+    def validity(self) -> list[tuple[Measure, str, Estimate]]:
+        """The highest share of each validity column that is not 0 everywhere, and whose it is."""
+        found = []
+        for name in VALIDITY:
+            tasks = [task for task in self.suite.tasks if _order(task, name) > 0]
+            if tasks:
+                task = max(tasks, key=lambda t: (_order(t, name), t.language))
+                found.append((self.words.measure(name), task.language, task.measures[name]))
+        return found
+
+    def recorded(self) -> list[Measure]:
+        """Every measure any language carries: in the glossary's order, unknown ones last by name."""
+        order = {name: i for i, name in enumerate(self.words.measures)}
+        names = {name for task in self.suite.tasks for name in task.measures}
+        return [self.words.measure(name) for name in sorted(names, key=lambda n: (order.get(n, len(order)), n))]
+
+    def heading(self, measure: Measure) -> str:
+        """A column's heading. The embedded suite's accuracy is named for what it is."""
+        if self.run.embedded and measure.name.endswith("_fitness"):
+            return f"{measure.label.split()[0]}, template exact match"
+        return measure.heading
+
+    # ------------------------------------------------------------------- pictures
+
+    def marks(self, name: str) -> tuple[Mark, ...]:
+        return tuple(
+            Mark(self.words.language(t.language), t.language, t.measures.get(name, NOTHING)) for t in self.tasks
+        )
+
+    def interval_plot(self, uid: str, name: str) -> Markup:
+        """Dots and intervals of `acceptance` or `speedup` by language."""
+        measure = self.words.measure(name)
+        marks = self.marks(name)
+        axis = _axis(measure, marks)
+        desc = f"One row a language, best first; the line is the 95 % interval. {self._extremes(name)}"
+        return interval_plot(uid, f"{measure.label} by language, {self.suite.suite}", desc, axis, marks)
+
+    def gamma_curves(self) -> tuple[Curve, ...]:
+        return self._curves({t.task: t.block_efficiency_by_gamma for t in self.tasks})
+
+    def position_curves(self) -> tuple[Curve, ...]:
+        return self._curves({t.task: dict(enumerate(t.acceptance_joint, 1)) for t in self.tasks})
+
+    def gamma_plot(self, uid: str) -> Markup:
+        curves = self.gamma_curves()
+        axis = axis_for("tokens per verifier call", estimate_values(curves), low=1.0)
+        desc = "Tokens per verifier call by number of drafts γ, replayed from one run; a line a language."
+        return curve_plot(uid, f"Block efficiency by γ, {self.suite.suite}", desc, "drafts per block γ", axis, curves)
+
+    def position_plot(self, uid: str) -> Markup:
+        curves = self.position_curves()
+        axis = axis_for("chance", [1.0])
+        desc = "Chance that this draft and all before it in its block are accepted, by position; a line a language."
+        return curve_plot(
+            uid, f"Joint acceptance by position, {self.suite.suite}", desc, "position in block", axis, curves
+        )
+
+    def _curves(self, points: Mapping[str, Mapping[int, Estimate]]) -> tuple[Curve, ...]:
+        """A curve for every language, or none at all where no point has a value."""
+        curves = tuple(Curve(self.words.language(t.language), t.language, points[t.task]) for t in self.tasks)
+        return curves if estimate_values(curves) else ()
+
+    def _extremes(self, name: str) -> str:
+        known = [m for m in self.marks(name) if m.estimate.value is not None]
+        if not known:
+            return "No data."
+        low, high = (pick(known, key=lambda m: m.estimate.value or 0.0) for pick in (min, max))
+        kind = self.words.measure(name).kind
+        return (
+            f"Highest: {high.name}, {figure(high.estimate.value, kind)}. "
+            f"Lowest: {low.name}, {figure(low.estimate.value, kind)}."
+        )
+
+
+def overview_plot(uid: str, suite: str, views: Sequence[SuiteView]) -> Markup:
+    """A strip for each run of one suite: a dot a language on the scale of acceptance."""
+    strips = [
+        Strip(f"{view.run.name} · γ = {view.run.report.config.gamma}", view.marks("acceptance")) for view in views
+    ]
+    desc = "A line a run, a dot a language; the language served worst is a diamond. " + " ".join(
+        f"{view.run.name}: {view._extremes('acceptance')}" for view in views
+    )
+    return strip_plot(uid, f"Acceptance by language of every run, {suite}", desc, axis_for("acceptance", [1.0]), strips)
+
+
+def board(runs: Sequence[Run], words: Vocabulary) -> dict[str, list[SuiteView]]:
+    """The suites by name; in each the runs by verifier, full ones first, then by mean acceptance, highest first."""
+    views = [SuiteView(run, suite, words) for run in runs for suite in run.report.suites]
+    views.sort(key=lambda v: (v.suite.suite, v.run.verifier, *_standing(v), v.run.slug))
+    suites: dict[str, list[SuiteView]] = {}
+    for view in views:
+        suites.setdefault(view.suite.suite, []).append(view)
+    return suites
+
+
+def _standing(view: SuiteView) -> tuple[bool, float]:
+    """Where a run stands beside others: a mean that leaves languages out comes after every full one."""
+    return bool(view.shortfall("acceptance")), -_known(view.mean("acceptance").value)
+
+
+def _axis(measure: Measure, marks: Iterable[Mark]) -> Axis:
+    if measure.kind == "ratio":
+        return axis_for(measure.label.lower(), [1.0])
+    title = f"{measure.label.lower()} (dashed: none)"
+    return axis_for(title, estimate_values(marks), unit="×", reference=1.0)
+
+
+def _order(task: TaskReport, name: str) -> float:
+    return _known(task.measures.get(name, NOTHING).value)
+
+
+def _known(value: float | None) -> float:
+    """The value, or below every value for no data."""
+    return -math.inf if value is None else value

@@ -1,0 +1,314 @@
+"""Suites: the lm-eval task files under `tasks/` as prompts, and the grade of an answer by lm-eval's own scoring.
+
+Knows lm-eval. Every prompt is what lm-eval itself renders and every verdict is what it would log, so that a figure here
+and one from plain `lm-eval --include_path tasks` are about the same thing. Knows nothing of tokens or models.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from fairspec_bench.records import Answer, FairspecError, Message, Prompt, Sha256, SuiteConfig
+from fairspec_bench.suite import data
+from fairspec_bench.suite.answers import looping
+from fairspec_bench.suite.language import identify
+
+Body = str | tuple[Message, ...]
+"""A prompt as text or as chat messages."""
+
+
+@dataclass(frozen=True)
+class SuiteInfo:
+    """What a suite's group file says of it; `languages` are those run by default."""
+
+    name: str
+    title: str
+    version: str
+    licence: str
+    home: str
+    languages: tuple[str, ...]
+    published_sha256: Mapping[str, Sha256]
+
+
+@dataclass(frozen=True)
+class SuiteStatus:
+    """A suite and the data at hand, by language. `problem` says in one line why some is missing, else `None`.
+
+    `as_published` is whether the data's hash is the one in the group file, `None` for a language not listed there.
+    """
+
+    info: SuiteInfo
+    prompts: Mapping[str, int]
+    data_sha256: Mapping[str, Sha256]
+    as_published: Mapping[str, bool | None]
+    problem: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class Suite:
+    """The prompts of some languages of a suite, in order of language and number, and their grading.
+
+    Keys are `suite/language/number`, numbers as lm-eval's `doc_id`. `data_sha256` covers all of a language's questions,
+    whatever the `limit`. `num_fewshot` and `cap` are the values used.
+    """
+
+    name: str
+    version: str
+    licence: str
+    languages: tuple[str, ...]
+    limit: int | None
+    num_fewshot: int
+    cap: int
+    prompts: tuple[Prompt, ...]
+    data_sha256: Mapping[str, Sha256]
+    _tasks: Mapping[str, Any] = field(repr=False)
+    _documents: Mapping[str, Mapping[str, Any]] = field(repr=False)
+
+    def grade(self, prompt: Prompt, text: str, *, keep_text: bool = False) -> Answer:
+        """The record of one answer. `correct` is `None` where the suite has no right answers."""
+        return Answer(
+            key=prompt.key,
+            correct=_correct(self._tasks[prompt.language], self._documents[prompt.key], text),
+            language=identify(text, prompt.language),
+            looping=looping(text),
+            chars=len(text),
+            bytes=len(text.encode()),
+            text=text if keep_text else None,
+        )
+
+    def config(self, prompts_sha256: Mapping[str, Sha256]) -> SuiteConfig:
+        """What a run writes down of this suite; `prompts_sha256` are the rendered ids' hashes by language."""
+        return SuiteConfig(
+            name=self.name,
+            version=self.version,
+            languages=self.languages,
+            limit=self.limit,
+            num_fewshot=self.num_fewshot,
+            cap=self.cap,
+            data_sha256=dict(self.data_sha256),
+            prompts_sha256=dict(prompts_sha256),
+        )
+
+
+def tasks_folder() -> Path:
+    """The lm-eval task files: inside the installed package, else beside it in a checkout."""
+    package = Path(str(files("fairspec_bench")))
+    installed = package / "_tasks"
+    return installed if installed.is_dir() else package.parent / "tasks"
+
+
+def list_suites() -> tuple[SuiteInfo, ...]:
+    """Every suite by name, from the group files alone: no data is read."""
+    return tuple(_info(path) for path in sorted(tasks_folder().glob("*/_group.yaml")))
+
+
+def describe(name: str) -> SuiteStatus:
+    """A suite with its counts and hashes, as far as the data is at hand. `FairspecError` for an unknown suite only."""
+    info, problem = _known(name), None
+    found: dict[str, data.Data] = {}
+    for language in info.languages:
+        try:
+            found[language] = data.load(name, language)
+        except FairspecError as error:
+            problem = str(error)
+            break
+    hashes = {language: data.data_sha256(loaded.test) for language, loaded in found.items()}
+    published = info.published_sha256
+    return SuiteStatus(
+        info=info,
+        prompts={language: len(loaded.test) for language, loaded in found.items()},
+        data_sha256=hashes,
+        as_published={lang: sha == published[lang] if lang in published else None for lang, sha in hashes.items()},
+        problem=problem,
+    )
+
+
+def load_suite(
+    name: str,
+    *,
+    languages: Sequence[str] | None = None,
+    limit: int | None = None,
+    num_fewshot: int | None = None,
+    cap: int | None = None,
+    apply_chat_template: bool = False,
+    fewshot_as_multiturn: bool = True,
+    system_instruction: str | None = None,
+) -> Suite:
+    """The prompts of a suite; `None` means the task files' own value. Options mean what they mean in lm-eval.
+
+    `limit` keeps the first questions of each language: the same ones in all. With `apply_chat_template` a prompt holds
+    chat messages, exemplars as turns or (`fewshot_as_multiturn=False`) all in one; the template itself is the codec's.
+    Raises `FairspecError`: unknown suite or language, missing or damaged data, an option out of range.
+    """
+    info = _known(name)
+    chosen = _chosen(info, languages)
+    for option, value in {"limit": limit, "cap": cap}.items():
+        if value is not None and value < 1:
+            raise FairspecError(f"{option}={value}: must be at least 1.")
+    loaded = {language: data.load(name, language) for language in chosen}
+    tasks = _load_tasks(name, chosen)
+    config = tasks[chosen[0]].config
+    shots = (config.num_fewshot or 0) if num_fewshot is None else num_fewshot
+    most = min(len(part.shots) for part in loaded.values())
+    if not 0 <= shots <= most:
+        raise FairspecError(f"num_fewshot={shots}: {name} has {most} exemplars; give 0 to {most}.")
+
+    prompts: list[Prompt] = []
+    documents: dict[str, Mapping[str, Any]] = {}
+    used_cap = cap or int(config.generation_kwargs["max_gen_toks"])
+    for language in chosen:
+        task, items = tasks[language], loaded[language].test[:limit]
+        docs = list(task.test_docs().select(range(len(items))))
+        if apply_chat_template:
+            bodies = _chats(task, docs, shots, fewshot_as_multiturn, system_instruction)
+        else:
+            bodies = _texts(task, docs, shots, system_instruction)
+        for item, doc, body in zip(items, docs, bodies, strict=True):
+            key = f"{name}/{language}/{item.number}"
+            documents[key] = doc
+            prompt = Prompt(
+                key=key,
+                cluster=item.cluster,
+                suite=name,
+                language=language,
+                target=item.answer or None,
+                stops=tuple(task.config.generation_kwargs["until"]),
+                cap=used_cap,
+                text=body if isinstance(body, str) else None,
+                messages=None if isinstance(body, str) else body,
+            )
+            prompts.append(prompt)
+    return Suite(
+        name=name,
+        version=info.version,
+        licence=info.licence,
+        languages=chosen,
+        limit=limit,
+        num_fewshot=shots,
+        cap=used_cap,
+        prompts=tuple(prompts),
+        data_sha256={language: data.data_sha256(part.test) for language, part in loaded.items()},
+        _tasks=tasks,
+        _documents=documents,
+    )
+
+
+# --------------------------------------------------------------------------- which suites and languages
+
+
+def _info(path: Path) -> SuiteInfo:
+    group = yaml.safe_load(path.read_text(encoding="utf-8"))
+    about, prefix = group["metadata"], f"{group['group']}_"
+    return SuiteInfo(
+        name=group["group"].removeprefix("fairspec_"),
+        title=about["title"],
+        version=str(about["version"]),
+        licence=about["licence"],
+        home=about["home"],
+        languages=tuple(task.removeprefix(prefix) for task in group["task"]),
+        published_sha256=about.get("data_sha256", {}),
+    )
+
+
+def _known(name: str) -> SuiteInfo:
+    suites = {info.name: info for info in list_suites()}
+    if name not in suites:
+        raise FairspecError(f"unknown suite {name!r}. Known: {', '.join(suites)}.")
+    return suites[name]
+
+
+def _chosen(info: SuiteInfo, languages: Sequence[str] | None) -> tuple[str, ...]:
+    if languages is None:
+        return info.languages
+    known = data.multiq_languages() if info.name == "multiq" else info.languages
+    unknown = [language for language in languages if language not in known]
+    if unknown or not languages:
+        wrong = f"unknown language {unknown[0]!r}" if unknown else "no language chosen"
+        raise FairspecError(f"{info.name}: {wrong}. Known: {', '.join(known)}.")
+    return tuple(dict.fromkeys(languages))
+
+
+# --------------------------------------------------------------------------- lm-eval
+
+
+def _load_tasks(suite: str, languages: Iterable[str]) -> dict[str, Any]:
+    """lm-eval's task objects by language. A language without a file of its own is the English one by another name."""
+    with _quiet():
+        from lm_eval.tasks import TaskManager
+        from lm_eval.tasks._yaml_loader import load_yaml
+
+        folder = tasks_folder()
+        manager = TaskManager(include_path=str(folder), include_defaults=False)
+        specs: list[Any] = []
+        for language in languages:
+            name = f"fairspec_{suite}_{language}"
+            if name not in manager.all_subtasks:
+                english = load_yaml(folder / suite / f"fairspec_{suite}_en.yaml")
+                kwargs = {"suite": suite, "language": language}
+                specs.append({**english, "task": name, "dataset_kwargs": kwargs})
+            else:
+                specs.append(name)
+        found = manager.load(specs)["tasks"]
+    return {language: found[f"fairspec_{suite}_{language}"] for language in languages}
+
+
+def _texts(task: Any, docs: Sequence[Mapping[str, Any]], shots: int, system: str | None) -> Iterable[Body]:
+    # The exemplars are the same for every question (`first_n`): lm-eval renders them once, with the first question.
+    first = task.fewshot_context(docs[0], shots, system_instruction=system)
+    head = _without_question(first, task, docs[0])
+    return (head + task.doc_to_text(doc) for doc in docs)
+
+
+def _chats(
+    task: Any, docs: Sequence[Mapping[str, Any]], shots: int, multiturn: bool, system: str | None
+) -> Iterable[Body]:
+    turns: list[dict[str, str]] = task.fewshot_context(
+        docs[0],
+        shots,
+        system_instruction=system,
+        apply_chat_template=True,
+        fewshot_as_multiturn=multiturn,
+        chat_template=lambda messages, add_generation_prompt: messages,
+    )
+    before = tuple(Message.model_validate(turn) for turn in turns[:-1])
+    head = _without_question(turns[-1]["content"], task, docs[0])
+    return ((*before, Message(role="user", content=head + task.doc_to_text(doc))) for doc in docs)
+
+
+def _without_question(context: str, task: Any, doc: Mapping[str, Any]) -> str:
+    question = task.doc_to_text(doc)
+    if not context.endswith(question):
+        raise FairspecError(f"{task.config.task}: a prompt must end with its question. Mend the task file.")
+    return context.removesuffix(question)
+
+
+def _correct(task: Any, doc: Mapping[str, Any], text: str) -> bool | None:
+    """lm-eval's verdict: its filters, then its metric, on one answer."""
+    if "exact_match" not in task.aggregation():
+        return None
+    from lm_eval.api.instance import Instance
+
+    instance = Instance("generate_until", doc=dict(doc), arguments=(), idx=0, resps=[text])
+    (pipeline,) = task._filters
+    pipeline.apply([instance])
+    return bool(task.process_results(doc, [instance.filtered_resps[pipeline.name]])["exact_match"])
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """lm-eval warns of every custom data set; none of it is news to a user of these suites."""
+    logger = logging.getLogger("lm_eval")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

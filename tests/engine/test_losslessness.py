@@ -1,0 +1,179 @@
+"""Every row's greedy ids are the verifier's own batch-1 `generate` ids, whatever the drafter, batch, order or ending."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from functools import cache
+
+import pytest
+import torch
+from tiny_models import WINDOW, family, generate, noised, prompts, requests, stock
+
+from fairspec_bench.engine import loop
+from fairspec_bench.engine.accept import Verdict
+from fairspec_bench.engine.drafters import Drafter, ModelDrafter, NgramDrafter, OracleDrafter
+from fairspec_bench.engine.loop import Decoded, decode
+from fairspec_bench.engine.model import Model, Rows, wrap
+from fairspec_bench.engine.rowcache import RowCache
+from fairspec_bench.records import Rule
+
+CAP = 10
+GREEDY = Rule()
+PROMPTS = prompts(64, 3, 2 * WINDOW + 6)
+FAMILIES = ("llama", "qwen2", "gemma3", "gpt2")
+EVERY = [(kind, batch) for kind in ("model", "ngram", "oracle") for batch in (1, 3, 8)] + [("none", 8)]
+SOME = [("model", 1), ("model", 3), ("model", 8), ("ngram", 3), ("oracle", 8)]
+
+
+@cache
+def verifier(name: str) -> Model:
+    return wrap(family(name), name)
+
+
+@cache
+def wanted(name: str, count: int = 64) -> tuple[tuple[int, ...], ...]:
+    hf = stock(verifier(name))
+    return tuple(generate(hf, ids, CAP) for ids in PROMPTS[:count])
+
+
+@cache
+def drafter(kind: str, name: str) -> Drafter | None:
+    if kind == "model":
+        return ModelDrafter(noised(verifier(name), 0.02), verifier(name))
+    if kind == "ngram":
+        return NgramDrafter()
+    if kind == "oracle":
+        reference = {f"p{i}": ids for i, ids in enumerate(wanted(name))}
+        return OracleDrafter(0.8, verifier(name), reference=reference)
+    return None
+
+
+def run(name: str, kind: str, batch: int, count: int = 64, **changes: object) -> list[Decoded]:
+    options = {"rule": GREEDY, "gamma": 3, "batch_size": batch, "seed": 0, **changes}
+    asked = options.pop("requests", None) or requests(PROMPTS[:count], CAP)
+    decoded = {done.key: done for done in decode(verifier(name), drafter(kind, name), asked, **options)}
+    return [decoded[f"p{i}"] for i in range(count)]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_row_is_the_verifiers_own(name: str) -> None:
+    want = wanted(name)
+    assert any(len(ids) > WINDOW for ids in PROMPTS)
+    assert len(set(want)) > 55
+    for kind, batch in EVERY if name == "llama" else SOME:
+        done = run(name, kind, batch)
+        assert [row.ids for row in done] == list(want), (kind, batch)
+        assert all(sum(block.emitted for block in row.blocks) == len(row.ids) - 1 for row in done)
+        blocks = [block for row in done for block in row.blocks]
+        if kind in ("model", "oracle"):
+            assert sum(block.accepted for block in blocks) > 1.5 * len(blocks)
+            assert any(row.finish == "eos" and row.blocks[-1].raw_accepted >= row.blocks[-1].emitted for row in done)
+
+
+@pytest.mark.parametrize("name", ["gemma2", "mistral"])
+def test_eager_softcap_and_all_sliding_families(name: str) -> None:
+    assert [row.ids for row in run(name, "model", 5, 16)] == list(wanted(name, 16))
+    assert (verifier(name).hf.config._attn_implementation == "eager") is (name == "gemma2")
+
+
+def test_stop_inside_an_accepted_block() -> None:
+    def stop(ids: Sequence[int]) -> int | None:
+        ends = [i + 1 for i in range(1, len(ids)) if (ids[i - 1] + ids[i]) % 9 == 0]
+        return ends[0] if ends else None
+
+    def kept(ids: tuple[int, ...]) -> tuple[int, ...]:
+        return ids[: stop(ids) or len(ids)]
+
+    want = [kept(ids) for ids in wanted("llama")]
+    for batch in (1, 8):
+        done = run("llama", "model", batch, requests=requests(PROMPTS, CAP, stop))
+        assert [row.ids for row in done] == want
+        stopped = [row for row in done if row.finish == "stop"]
+        assert len(stopped) > 20
+        assert sum(row.blocks[-1].raw_accepted >= row.blocks[-1].emitted for row in stopped if row.blocks) > 10
+        for row in done:
+            assert sum(block.emitted for block in row.blocks) == len(row.ids) - 1
+
+
+def test_finish_names_what_came_first() -> None:
+    endings = {
+        (5, 3, None): (3, "cap"),
+        (2, 3, None): (2, None),
+        (5, 9, 2): (2, "stop"),
+        (5, 9, 5): (4, "eos"),
+        (5, 4, 5): (4, "eos"),
+        (5, 3, 3): (3, "stop"),
+    }
+    for (count, room, keep), want in endings.items():
+        ids = [1, 1, 1, 9, 9][:count]
+        stop = None if keep is None else (lambda seen, keep=keep: keep if keep <= len(seen) else None)
+        assert loop._ending(ids, 0, room, stop, frozenset({9})) == want
+
+
+@pytest.mark.parametrize("rule", [Rule(temperature=1.0), Rule(temperature=0.7, top_k=20, top_p=0.9)])
+@pytest.mark.parametrize("kind", ["model", "ngram"])
+def test_neither_batch_nor_order_changes_a_result(rule: Rule, kind: str) -> None:
+    asked = requests(PROMPTS[:16], CAP)
+    shuffled = random.Random(0).sample(asked, len(asked))
+    alone = run("gpt2", kind, 1, 16, rule=rule, requests=asked)
+    for batch, order in [(3, asked), (8, shuffled), (16, asked[::-1])]:
+        other = run("gpt2", kind, batch, 16, rule=rule, requests=order)
+        assert [(row.ids, row.finish, row.blocks) for row in other] == [
+            (row.ids, row.finish, row.blocks) for row in alone
+        ]
+
+
+def test_seed_and_stream_change_a_sample() -> None:
+    rule = Rule(temperature=1.0)
+    one, other = (run("gpt2", "none", 8, 8, rule=rule, seed=seed) for seed in (0, 1))
+    assert all(a.ids != b.ids for a, b in zip(one, other, strict=True))
+    same = [loop.Request(f"p{i}", tuple(PROMPTS[0]), CAP, stream) for i, stream in enumerate((5, 5, 6))]
+    a, b, c = run("gpt2", "none", 3, 3, rule=rule, requests=same)
+    assert a.ids == b.ids != c.ids
+
+
+def _window_ignored(monkeypatch: pytest.MonkeyPatch) -> str:
+    init = RowCache.__init__
+
+    def planted(self: RowCache, *args: object) -> None:
+        init(self, *args)
+        self.window = self.max_len
+
+    monkeypatch.setattr(RowCache, "__init__", planted)
+    return "gemma3"
+
+
+def _rows_share_a_position(monkeypatch: pytest.MonkeyPatch) -> str:
+    step = Rows.step
+    monkeypatch.setattr(
+        Rows, "step", lambda self, tokens, start, view, keep: step(self, tokens, start[:1].expand_as(start), view, keep)
+    )
+    return "llama"
+
+
+def _future_visible(monkeypatch: pytest.MonkeyPatch) -> str:
+    place = RowCache.place
+    monkeypatch.setattr(
+        RowCache, "place", lambda *args: place(*args) | (torch.arange(args[2]) <= args[1][:, None, :, None] + 1)
+    )
+    return "llama"
+
+
+def _one_more_accepted(monkeypatch: pytest.MonkeyPatch) -> str:
+    verify = loop.verify_greedy
+
+    def planted(draft: torch.Tensor, target: torch.Tensor) -> Verdict:
+        accepted, token = verify(draft, target)
+        return Verdict((accepted + 1).clamp_max(draft.shape[1]), token)
+
+    monkeypatch.setattr(loop, "verify_greedy", planted)
+    return "llama"
+
+
+@pytest.mark.parametrize("plant", [_window_ignored, _rows_share_a_position, _future_visible, _one_more_accepted])
+def test_a_planted_bug_fails(plant: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    drafter("model", "llama"), drafter("model", "gemma3")
+    name = plant(monkeypatch)
+    done = run(name, "model", 4, 12)
+    assert sum(row.ids != want for row, want in zip(done, wanted(name), strict=False)) >= 3

@@ -1,0 +1,166 @@
+"""Sampling through `decode` and a real model: the law of the tokens, and the law of the acceptances."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from types import SimpleNamespace
+
+import pytest
+import torch
+from scipy import stats
+from tiny_models import family, noised, prompts, stock
+from torch import Tensor
+
+from fairspec_bench.engine import accept, drafters
+from fairspec_bench.engine.drafters import ModelDrafter, References
+from fairspec_bench.engine.loop import Request, decode
+from fairspec_bench.engine.model import Model, wrap
+from fairspec_bench.engine.noise import Purpose
+from fairspec_bench.engine.rule import log_probs
+from fairspec_bench.records import Rule
+
+SMALL, CAP, ROWS = 6, 201, 1_000
+PLAIN = Rule(temperature=1.0)
+SEEDS = 32
+
+
+@cache
+def short_sighted() -> tuple[Model, ModelDrafter]:
+    """One layer that sees two tokens: what comes next depends on them alone, so every output position repeats one law."""
+    shape = {"vocab_size": SMALL, "num_hidden_layers": 1, "eos_token_id": None, "max_position_embeddings": 256}
+    hf = family("mistral", **shape)
+    hf.config.sliding_window = 2
+    verifier = wrap(hf, "short-sighted")
+    return verifier, ModelDrafter(noised(verifier, 0.5), verifier)
+
+
+@cache
+def conditional(rule: Rule) -> Tensor:
+    """p(c | a, b) float64 [a, b, c] from plain passes over all pairs."""
+    hf = stock(short_sighted()[0])
+    pairs = torch.cartesian_prod(torch.arange(SMALL), torch.arange(SMALL))
+    with torch.no_grad():
+        logits = hf(pairs).logits[:, -1]
+    return log_probs(logits, rule).exp().double().reshape(SMALL, SMALL, SMALL)
+
+
+def transitions_pvalue(rule: Rule, rows: int) -> float:
+    """χ² of (two tokens before, token) over all contexts of `rows` samples of 200 tokens after the first; γ = 3."""
+    verifier, drafter = short_sighted()
+    asked = [Request(str(i), (i % SMALL, i // SMALL % SMALL), CAP, i) for i in range(rows)]
+    counts = torch.zeros(SMALL**3, dtype=torch.float64)
+    for done in decode(verifier, drafter, asked, rule=rule, gamma=3, batch_size=500, seed=11):
+        ids = torch.tensor([*asked[int(done.key)].ids[-1:], *done.ids])
+        cells = (ids[:-2] * SMALL + ids[1:-1]) * SMALL + ids[2:]
+        counts += torch.bincount(cells, minlength=SMALL**3)
+    counts = counts.reshape(-1, SMALL)
+    p = conditional(rule).reshape(-1, SMALL)
+    assert counts.sum() == rows * (CAP - 1)
+    if bool((counts[p == 0] > 0).any()):
+        return 0.0
+    expected = counts.sum(1, keepdim=True) * p
+    kept = expected > 5
+    chi2 = ((counts - expected)[kept] ** 2 / expected[kept]).sum()
+    freedom = (kept.sum(1) - 1).clamp_min(0).sum()
+    return float(stats.chi2.sf(chi2.item(), freedom.item()))
+
+
+@pytest.mark.parametrize("rule", [PLAIN, Rule(temperature=0.7, top_k=5, top_p=0.9)])
+def test_tokens_follow_the_verifiers_law(rule: Rule) -> None:
+    assert transitions_pvalue(rule, ROWS) > 0.001
+
+
+def _redraw_from_p(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accept, "residual", lambda log_p, log_q, accepted: accept._row(log_p, accepted))
+
+
+def _coin_is_the_drafts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All purposes share one number: the exponential of each id is the same for draft and residual."""
+    monkeypatch.setattr(drafters, "Purpose", SimpleNamespace(DRAFT=Purpose.TARGET))
+
+
+@pytest.mark.parametrize("plant", [_redraw_from_p, _coin_is_the_drafts])
+def test_a_planted_bug_breaks_the_law(plant: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+    assert transitions_pvalue(PLAIN, 200) < 1e-6
+
+
+# --------------------------------------------------------------------------- acceptance
+
+
+@cache
+def pair() -> tuple[Model, ModelDrafter]:
+    verifier = wrap(family("llama", eos_token_id=None), "llama")
+    return verifier, ModelDrafter(noised(verifier, 0.15), verifier)
+
+
+def excess(rule: Rule, seed: int, chance: Callable, text: References | None = None) -> tuple[float, float]:
+    """accepted − Σ chance over the tested contexts of live decoding, and its variance Σ chance(1 − chance)."""
+    verifier, drafter = pair()
+    ids = prompts(8, 7, 7)
+    asked = [Request(str(i), tuple(x), 40, i) for i, x in enumerate(ids)]
+    decoding = decode(verifier, drafter, asked, rule=rule, gamma=3, batch_size=8, seed=seed, reference=text)
+    rows = sorted(decoding, key=lambda row: int(row.key))
+    assert text is None or all(row.ids == text[row.key] for row in rows)
+    chances = chance(rule, torch.tensor([[*prompt, *row.ids] for prompt, row in zip(ids, rows, strict=True)]), 7)
+    total = variance = 0.0
+    for row, known in zip(rows, chances, strict=True):
+        first = 0
+        for block in row.blocks:
+            tested = known[first : first + min(block.emitted, 3)]
+            total += block.accepted - float(tested.sum())
+            variance += float((tested * (1 - tested)).sum())
+            first += block.emitted
+    return total, variance
+
+
+@torch.no_grad()
+def alpha(rule: Rule, tokens: Tensor, prompt: int) -> Tensor:
+    """Σ min(p, q) at output positions 2…N, from plain passes over finished texts [B, S]."""
+    verifier, drafter = pair()
+    p, q = (log_probs(model.hf(tokens).logits[:, prompt:-1], rule).exp() for model in (verifier, drafter.model))
+    return torch.minimum(p, q).sum(-1).double()
+
+
+@torch.no_grad()
+def beta(rule: Rule, tokens: Tensor, prompt: int) -> Tensor:
+    """min(1, q(y)/p(y)) there, in float64."""
+    verifier, drafter = pair()
+    y = tokens[:, prompt + 1 :, None]
+    p, q = (
+        model.hf(tokens).logits[:, prompt:-1].double().softmax(-1).gather(2, y).squeeze(2)
+        for model in (verifier, drafter.model)
+    )
+    return (q / p).clamp_max(1)
+
+
+def acceptance_pvalues(rule: Rule, seeds: int) -> tuple[float, float]:
+    """Is the standardised sum N(0, 1)? p of its mean and of its sum of squares over seeds."""
+    runs = [excess(rule, seed, alpha) for seed in range(seeds)]
+    z = torch.tensor([total / variance**0.5 for total, variance in runs], dtype=torch.float64)
+    mean = 2 * stats.norm.sf(abs(z.sum().item()) / seeds**0.5)
+    spread = float((z**2).sum())
+    return mean, 2 * min(stats.chi2.cdf(spread, seeds), stats.chi2.sf(spread, seeds))
+
+
+def test_acceptance_sum_is_standard_normal() -> None:
+    mean, spread = acceptance_pvalues(PLAIN, SEEDS)
+    assert mean > 0.001
+    assert spread > 0.001
+
+
+def test_a_planted_bug_shifts_the_acceptance_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        accept, "accepts", lambda draft, log_q, log_p, coins, text: coins.log() < accept._at(log_p[:, :-1], draft)
+    )
+    assert acceptance_pvalues(PLAIN, 4)[0] < 1e-6
+
+
+def test_committed_text_is_accepted_at_the_rate_beta() -> None:
+    """Committing reference ids under a sampling rule: the text is kept and the acceptances sum to Σ beta."""
+    asked = [Request(str(i), tuple(x), 40, i) for i, x in enumerate(prompts(8, 7, 7))]
+    made = decode(pair()[0], None, asked, rule=PLAIN, gamma=0, batch_size=8, seed=0)
+    text = {row.key: row.ids for row in made}
+    total, variance = map(sum, zip(*(excess(PLAIN, seed, beta, text) for seed in range(12)), strict=True))
+    assert abs(total) / variance**0.5 < 3.3

@@ -1,0 +1,169 @@
+"""A made-up run whose truth is known: lines for tests of the report. No models, only numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from fairspec_bench.measure.acceptance import blocks_from_matches
+from fairspec_bench.measure.lines import Lines
+from fairspec_bench.records import (
+    Answer,
+    Environment,
+    ModelConfig,
+    Pieces,
+    Replay,
+    Rule,
+    RunConfig,
+    SuiteConfig,
+    Timing,
+    Trace,
+    ids_sha256,
+)
+
+MODES = ("autoregressive", "speculative", "control")
+ENVIRONMENT = Environment(
+    platform="test",
+    python="3.11",
+    processor="none",
+    cores=1,
+    threads=1,
+    device="cpu",
+    device_name="none",
+    packages={},
+    commit=None,
+    dirty=None,
+    started="2026-01-01T00:00:00Z",
+)
+
+
+def make_config(
+    languages: Sequence[str], prompts: int, *, gamma: int = 3, suite: str = "toy", kind: str = "model", drafter: bool = True
+) -> RunConfig:
+    """A run of one suite whose problem k is shared by all languages."""
+    keys = [f"{suite}/{language}/{k}" for language in languages for k in range(prompts)]
+    chosen = SuiteConfig(
+        name=suite,
+        version="1",
+        languages=tuple(languages),
+        limit=None,
+        num_fewshot=None,
+        cap=64,
+        data_sha256={},
+        prompts_sha256={},
+    )
+    return RunConfig(
+        verifier=ModelConfig(name="big"),
+        drafter=ModelConfig(name="small", kind=kind) if drafter else None,
+        suites=(chosen,),
+        tokenizer_sha256="0",
+        rule=Rule(),
+        gamma=gamma,
+        seed=0,
+        batch_size=1,
+        dtype="float32",
+        device="cpu",
+        race_prompts=None,
+        race_rounds=0,
+        shards={"all": tuple(keys)},
+        clusters={key: f"{suite}#{key.rpartition('/')[2]}" for key in keys},
+    )
+
+
+def make_prompt(key: str, hits: Sequence[bool], *, kl: float | None = 0.5, finish: str = "eos") -> tuple[Trace, Replay]:
+    """A greedy trace of `len(hits) + 1` tokens and the replay whose drafts hit as told."""
+    ids = tuple(range(10, 11 + len(hits)))
+    sha = ids_sha256([len(key)])
+    trace = Trace(key=key, prompt_sha=sha, ids=ids, finish=finish, shard="all")
+    count = len(hits)
+    replay = Replay(
+        key=key,
+        prompt_sha=sha,
+        contexts=count,
+        alpha=float(sum(hits)),
+        overlap=0.9 * sum(hits) if kl is not None else None,
+        kl=None if kl is None else kl * count,
+        cross_entropy=None if kl is None else (kl + 1.0) * count,
+        verifier_entropy=None if kl is None else 1.0 * count,
+        draft_ids=tuple(token if hit else 0 for token, hit in zip(ids[1:], hits, strict=True)),
+        beta=None,
+        shard="all",
+    )
+    return trace, replay
+
+
+def make_answer(key: str, trace: Trace, **changes: object) -> Answer:
+    """A correct answer in its own language, 4 characters a token."""
+    size = 4 * len(trace.ids)
+    fields = {"correct": True, "language": key.split("/")[1], "looping": False, "chars": size, "bytes": size}
+    return Answer.model_validate({"key": key, **fields, **changes})
+
+
+def make_timings(trace: Trace, replay: Replay, gamma: int, rounds: int, *, context: int = 100, jitter: np.ndarray) -> list[Timing]:
+    """A race on a machine where a verifier step takes 100 ns (140 for a block), a drafter step 20, times `jitter` `[rounds, 3]`."""
+    hits = [draft == token for draft, token in zip(replay.draft_ids, trace.ids[1:], strict=True)]
+    blocks = blocks_from_matches(hits, gamma)
+    found = []
+    for turn in range(rounds):
+        for order, mode in enumerate(MODES):
+            pace = jitter[turn, order]
+            steps = len(blocks) if mode == "speculative" else len(hits)
+            pair = mode == "speculative"
+            pieces = Pieces(
+                draft_first_ns=round(25 * steps * pace) if pair else 0,
+                draft_first=steps if pair else 0,
+                draft_next_ns=round(20 * (gamma - 1) * steps * pace) if pair else 0,
+                draft_next=(gamma - 1) * steps if pair else 0,
+                verify_ns=round((140 if pair else 100) * steps * pace),
+                verify=steps,
+                rest_ns=round(5 * steps * pace),
+            )
+            spent = pieces.draft_first_ns + pieces.draft_next_ns + pieces.verify_ns + pieces.rest_ns
+            found.append(
+                Timing(
+                    key=trace.key,
+                    prompt_sha=trace.prompt_sha,
+                    mode=mode,
+                    round=turn,
+                    order=order,
+                    context=context,
+                    tokens=len(trace.ids),
+                    prefill_ns=1000,
+                    drafter_prefill_ns=200 if pair else 0,
+                    decode_ns=spent,
+                    pieces=pieces,
+                    blocks=blocks if pair else (),
+                    shard="all",
+                )
+            )
+    return found
+
+
+def make_run(
+    chances: Mapping[str, float],
+    prompts: int,
+    *,
+    gamma: int = 3,
+    seed: int = 0,
+    rounds: int = 0,
+    noise: float = 0.02,
+    kl: Mapping[str, float] | None = None,
+    defined: bool = True,
+) -> tuple[RunConfig, Lines]:
+    """A whole greedy run in which language L's drafts hit with chance `chances[L]`, independently."""
+    generator = np.random.default_rng(seed)
+    config = make_config(list(chances), prompts, gamma=gamma, kind="model" if defined else "ngram")
+    traces, replays, answers, drafted, timings = [], [], [], [], []
+    for language, chance in chances.items():
+        for k in range(prompts):
+            hits = (generator.random(generator.integers(20, 60)) < chance).tolist()
+            mean = (kl[language] if kl else 1 - chance) * generator.gamma(9, 1 / 9)
+            trace, replay = make_prompt(f"toy/{language}/{k}", hits, kl=mean if defined else None)
+            traces.append(trace)
+            replays.append(replay)
+            answers.append(make_answer(trace.key, trace))
+            drafted.append(make_answer(trace.key, trace, correct=bool(generator.random() < chance)))
+            jitter = np.exp(noise * generator.standard_normal((rounds, 3)))
+            timings += make_timings(trace, replay, gamma, rounds, jitter=jitter) if rounds else []
+    return config, Lines(traces, answers, drafted, replays, timings)

@@ -1,0 +1,297 @@
+"""A run from prompts to report on a tiny pair: its stages, its parts, its cache, what it drops and what it plans."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_pair import lasting, save_pair
+from transformers import AutoModelForCausalLM
+
+from fairspec_bench.records import Answer, FairspecError, Replay, Timing, Trace
+from fairspec_bench.score import prepare as preparing
+from fairspec_bench.score import reference
+from fairspec_bench.score.environment import describe
+from fairspec_bench.score.folder import RunFolder
+from fairspec_bench.score.merge import merge
+from fairspec_bench.score.plan import plan_run
+from fairspec_bench.score.prepare import Ask, Prepared, drafter_ask, drop, model_ask, prepare, shards
+from fairspec_bench.score.run import Progress, make_report, run
+
+CAP = 16
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return save_pair(tmp_path_factory.mktemp("pair"))
+
+
+@pytest.fixture(scope="module")
+def ask(pair: tuple[Path, Path]) -> Ask:
+    return Ask(
+        verifier=model_ask("v", str(pair[0])),
+        drafter=drafter_ask("d", str(pair[1])),
+        suites=("embedded_math", "embedded_story"),
+        languages=("en", "te"),
+        limit=5,
+        cap=CAP,
+        gamma=2,
+        batch_size=2,
+        race_prompts=1,
+        race_rounds=2,
+    )
+
+
+@pytest.fixture(scope="module")
+def small_shards() -> None:
+    """Shards of two prompts, so that five make three."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preparing, "SHARD_LEAST", 2)
+        patch.setattr(preparing, "SHARD_BATCHES", 1)
+        yield
+
+
+@pytest.fixture(scope="module")
+def prepared(ask: Ask, small_shards: None) -> Prepared:
+    return prepare(ask)
+
+
+@pytest.fixture(scope="module")
+def whole(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    run(prepared, out)
+    return RunFolder(out)
+
+
+def test_texts_are_the_verifiers_own(whole: RunFolder, prepared: Prepared, pair: tuple[Path, Path]) -> None:
+    stock = AutoModelForCausalLM.from_pretrained(pair[0], dtype=torch.float32)
+    traces = whole.lines("trace", Trace)
+    assert [trace.key for trace in traces] == list(prepared.questions.encoded)
+    for trace in traces[::4]:
+        prompt = torch.tensor([prepared.questions.encoded[trace.key].ids])
+        out = stock.generate(prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=CAP)
+        wanted = tuple(out[0, prompt.shape[1] :].tolist())
+        assert trace.ids == wanted[: len(trace.ids)]
+        assert trace.finish == "stop" or trace.ids == wanted
+
+
+def test_every_stage_has_its_lines(whole: RunFolder) -> None:
+    assert whole.complete
+    count = {name: body.count(b"\n") for name, body in lasting(whole.path).items() if name.endswith("jsonl")}
+    assert count == {
+        f"{suite}/{language}/{stage}.jsonl": 0 if (suite, stage) == ("embedded_story", "drafter_answer") else 5
+        for suite in ("embedded_math", "embedded_story")
+        for language in ("en", "te")
+        for stage in ("trace", "answer", "replay", "drafter_answer")
+    }
+    timings = whole.lines("timing", Timing)
+    assert len(timings) == 4 * 1 * 2 * 3
+    assert {timing.key.rpartition("/")[2] for timing in timings} == {"0"}
+    assert {answer.text for answer in whole.lines("answer", Answer)} == {None}
+
+
+def test_the_report_is_derived_to_the_byte(whole: RunFolder) -> None:
+    path = whole.path / "report.json"
+    before = path.read_bytes()
+    path.unlink()
+    report = make_report(whole)
+    assert path.read_bytes() == before
+    figures = {task.task: task.measures["acceptance"].value for suite in report.suites for task in suite.tasks}
+    replays = whole.lines("replay", Replay)
+    for task, value in figures.items():
+        mine = [replay for replay in replays if replay.key.startswith(f"{task}/")]
+        assert value == pytest.approx(sum(r.alpha for r in mine) / sum(r.contexts for r in mine), rel=1e-6)
+
+
+def test_a_finished_run_is_not_done_again(
+    whole: RunFolder, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {name: (whole.path / name).stat().st_mtime_ns for name in lasting(whole.path)}
+    monkeypatch.setattr("fairspec_bench.score.run.make_references", lambda *a, **k: pytest.fail("decoded again"))
+    run(prepared, whole.path)
+    assert {name: (whole.path / name).stat().st_mtime_ns for name in lasting(whole.path)} == before
+
+
+def test_merged_parts_are_the_whole_run(ask: Ask, whole: RunFolder, small_shards: None, tmp_path: Path) -> None:
+    parts = []
+    for first in (1, 2):
+        part = prepare(replace(ask, part=(first, 2)))
+        report = run(part, tmp_path / f"part{first}")
+        assert any(flag.startswith("incomplete") for suite in report.suites for task in suite.tasks for flag in task.flags)
+        assert not (tmp_path / f"part{first}/report.json").exists()
+        parts.append(tmp_path / f"part{first}")
+    merged = merge(tmp_path / "merged", parts)
+    assert lasting(merged.path) == lasting(whole.path)
+    make_report(merged)
+    assert (merged.path / "report.json").exists()
+
+
+def test_references_come_from_the_cache(
+    ask: Ask, prepared: Prepared, whole: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = replace(prepared, config=prepared.config.model_copy(update={"race_rounds": 0}))
+    run(quick, tmp_path / "first", cache=tmp_path / "cache")
+    calls = []
+    decode = reference.decode
+    monkeypatch.setattr(reference, "decode", lambda m, d, requests, **k: calls.extend(requests) or decode(m, d, requests, **k))
+    run(quick, tmp_path / "second", cache=tmp_path / "cache")
+    assert calls == []
+    wanted = lasting(whole.path)
+    wanted.pop("run.json")
+    for name in ("first", "second"):
+        mine = lasting(tmp_path / name)
+        mine.pop("run.json")
+        assert mine == wanted
+
+
+@pytest.mark.parametrize("drafter", ["ngram", "ngram:2", "oracle:0.5", None])
+def test_any_drafter_and_none(ask: Ask, tmp_path: Path, drafter: str | None) -> None:
+    wanted = replace(
+        ask,
+        drafter=drafter_ask(drafter) if drafter else None,
+        suites=("embedded_math",),
+        languages=("en",),
+        limit=3,
+        race_rounds=1,
+    )
+    report = run(prepare(wanted), tmp_path)
+    folder = RunFolder(tmp_path)
+    assert folder.complete
+    stages = {unit.stage for unit in folder.units}
+    assert stages == ({"trace", "answer", "replay", "timing"} if drafter else {"trace", "answer"})
+    acceptance = report.suites[0].tasks[0].measures["acceptance"].value
+    assert (acceptance is None) == (drafter is None)
+    if drafter == "oracle:0.5":
+        assert report.config.drafter is not None
+        assert report.config.drafter.options == {"acceptance": 0.5}
+
+
+def test_a_sampled_run_depends_on_its_seed_alone(ask: Ask, tmp_path: Path) -> None:
+    one = replace(
+        ask, rule=preparing.make_rule(1.0, 0, 0.9), suites=("embedded_math",), languages=("en",), limit=3, race_rounds=0
+    )
+    traces = {}
+    for name, changed in (("a", one), ("b", replace(one, batch_size=1)), ("c", replace(one, seed=1))):
+        run(prepare(changed), tmp_path / name)
+        traces[name] = [trace.ids for trace in RunFolder(tmp_path / name).lines("trace", Trace)]
+    assert traces["a"] == traces["b"]
+    assert traces["a"] != traces["c"]
+
+
+def test_progress_grows_to_its_total(prepared: Prepared, tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    quick = replace(prepared, config=prepared.config.model_copy(update={"race_rounds": 0}))
+    run(quick, tmp_path / "run", watch=seen.append)
+    shares = [progress.done / progress.total for progress in seen]
+    assert shares == sorted(shares)
+    assert shares[0] == 0
+    assert shares[-1] > 0.9
+
+
+# --------------------------------------------------------------------------- what is left out
+
+
+def test_prompts_that_do_not_fit_are_dropped_with_a_reason(prepared: Prepared) -> None:
+    lengths = sorted(len(prompt.ids) for prompt in prepared.questions.encoded.values())
+    limit = lengths[len(lengths) // 2] + CAP
+    model = replace(prepared.verifier, max_positions=limit, name="short")
+    dropped = drop(prepared.questions, [prepared.verifier, model])
+    wanted = [key for key, prompt in prepared.questions.encoded.items() if len(prompt.ids) + CAP > limit]
+    assert [line.key for line in dropped] == wanted
+    assert 0 < len(dropped) < len(lengths)
+    assert all(f"exceed the {limit} positions of short" in line.reason for line in dropped)
+    with pytest.raises(FairspecError, match="no prompt fits"):
+        drop(prepared.questions, [replace(model, max_positions=10)])
+
+
+def test_dropped_prompts_are_on_record_and_not_run(ask: Ask, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    short = tmp_path / "short"
+    shutil.copytree(pair[0], short)
+    config = json.loads((short / "config.json").read_text())
+    config["max_position_embeddings"] = 150
+    (short / "config.json").write_text(json.dumps(config))
+    one = replace(ask, verifier=model_ask("v", str(short)), suites=("embedded_math",), race_rounds=0)
+    report = run(prepare(one), tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    dropped, traced = {line.key for line in folder.dropped()}, {trace.key for trace in folder.lines("trace", Trace)}
+    assert dropped
+    assert traced
+    assert not dropped & traced
+    assert len(dropped | traced) == 10
+    shares = [task.measures["dropped"].value for task in report.suites[0].tasks]
+    assert sum(5 * (share or 0) for share in shares) == pytest.approx(len(dropped))
+
+
+def test_shards_keep_order_and_never_mix_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preparing, "SHARD_BATCHES", 4)
+    keys = [f"s/{language}/{number}" for language in ("en", "te") for number in range(50)]
+    cut = shards(keys, 8)
+    assert [key for mine in cut.values() for key in mine] == keys
+    assert {shard: len(mine) for shard, mine in cut.items()} == {
+        "s/en/000": 32, "s/en/001": 18, "s/te/000": 32, "s/te/001": 18
+    }  # fmt: skip
+
+
+def test_other_weights_under_the_same_name_are_another_run(
+    ask: Ask, whole: RunFolder, small_shards: None, tmp_path: Path
+) -> None:
+    other = save_pair(tmp_path, seed=1)
+    with pytest.raises(FairspecError, match=r"holds another run \(verifier\.revision: weights-sha256:"):
+        run(prepare(replace(ask, verifier=model_ask("v", str(other[0])))), whole.path)
+
+
+# --------------------------------------------------------------------------- beforehand
+
+
+def test_plan_counts_what_the_run_has(ask: Ask, prepared: Prepared, whole: RunFolder, small_shards: None) -> None:
+    plan = plan_run(ask)
+    for task in plan.tasks:
+        mine = [prompt for prompt in prepared.questions.encoded.values() if prompt.group == task.task]
+        assert task.prompts == len(mine)
+        assert task.prompt_tokens == sum(len(prompt.ids) for prompt in mine)
+        assert task.most_output_tokens == len(mine) * CAP
+    assert prepared.drafter is not None
+    assert prepared.drafter.model is not None
+    weights = 4 * (prepared.verifier.parameters + prepared.drafter.model.parameters)
+    assert plan.memory_bytes["weights"] == weights
+    assert plan.memory_bytes["caches"] > 0
+    written = sum(path.stat().st_size for path in whole.path.rglob("*.jsonl"))
+    assert 0.5 < plan.disk_bytes / written < 4
+    assert plan.hours is not None
+    assert set(plan.hours) == {"trace", "answer", "replay", "drafter_answer", "timing"}
+    assert 0 < sum(plan.hours.values()) < 0.1
+
+
+def test_plan_without_weights_has_no_hours(ask: Ask, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    for folder in pair:
+        shutil.copytree(folder, tmp_path / folder.name, ignore=shutil.ignore_patterns("*.safetensors"))
+    bare = replace(
+        ask,
+        verifier=model_ask("v", str(tmp_path / "verifier")),
+        drafter=drafter_ask("d", str(tmp_path / "drafter")),
+    )
+    with_weights, without = plan_run(ask), plan_run(bare)
+    assert without.hours is None
+    assert without.tasks == with_weights.tasks
+    assert without.memory_bytes == with_weights.memory_bytes
+
+
+# --------------------------------------------------------------------------- beside the lines
+
+
+def test_environment_tells_machine_versions_and_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = describe("cpu")
+    assert here.threads == torch.get_num_threads()
+    assert here.packages["torch"] == torch.__version__
+    answers: dict[tuple[str, ...], str | None] = {("rev-parse", "HEAD"): "abc"}
+    git: Callable[..., str | None] = lambda root, *words: answers.get(words, "")  # noqa: E731
+    monkeypatch.setattr("fairspec_bench.score.environment._git", git)
+    monkeypatch.setattr("fairspec_bench.score.environment._checkout", lambda: Path("."))
+    assert (describe("cpu").commit, describe("cpu").dirty) == ("abc", False)
+    monkeypatch.setattr("fairspec_bench.score.environment._checkout", lambda: None)
+    assert (describe("cpu").commit, describe("cpu").dirty) == (None, None)

@@ -1,0 +1,497 @@
+"""The site as a reader and as an attacker meet it: pages parse, links hold, names are inert, no data is never 0."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from site_sample import LANGUAGES, around, report, run_folder
+
+from fairspec_bench.measure.catalogue import across, measures
+from fairspec_bench.records import Estimate, FairspecError, Report
+from fairspec_bench.site import build, build_site
+from fairspec_bench.site.build import slugify
+from fairspec_bench.site.views import Vocabulary, board, figure
+
+VOID = {"meta", "link", "br", "img", "hr", "input"}
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)> javascript:alert(1) \u202egnp.exe\u2066 {{ 7*7 }}"
+
+
+class Page(HTMLParser):
+    """A page as elements, words and rows of cells; an element closed out of turn is an error."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.html = html
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words = ""
+        self.rows: list[list[str]] = []
+        self.style = ""
+        self.feed(html)
+        self.close()
+        assert self.open == [], f"left open: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert len({name for name, _ in attrs}) == len(attrs), f"an attribute twice in {tag} {attrs}"
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag, f"</{tag}> out of turn at {self.getpos()}"
+
+    def handle_data(self, data: str) -> None:
+        if "style" in self.open:
+            self.style += data
+            return
+        self.words += data
+        if "td" in self.open or "th" in self.open:
+            self.rows[-1][-1] += data
+
+    def values(self, attribute: str) -> list[str]:
+        return [attrs[attribute] or "" for _, attrs in self.elements if attribute in attrs]
+
+    def tags(self) -> set[str]:
+        return {tag for tag, _ in self.elements}
+
+
+def pages(out: Path) -> dict[str, Page]:
+    return {str(p.relative_to(out)): Page(p.read_text(encoding="utf-8")) for p in sorted(out.rglob("*.html"))}
+
+
+def tree(out: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(out)): p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file()}
+
+
+def assert_inert(page: Page) -> None:
+    """Nothing in the page runs, loads or reorders."""
+    assert page.tags().isdisjoint({"script", "img", "iframe", "object", "embed", "form", "base"})
+    for tag, attrs in page.elements:
+        assert not [name for name in attrs if name.startswith("on") or name in ("src", "style")], (tag, attrs)
+        assert not re.match(r"\s*(javascript|https?|//)", attrs.get("href") or "", re.I), (tag, attrs)
+    assert not re.search("[\u202a-\u202e\u2066-\u2069\u200e\u200f]", page.html)
+
+
+def brief() -> Report:
+    """A small report, for tests that look at folders and not at figures."""
+    return report(suites=("s",), languages=("en", "ja"), empty="")
+
+
+def assert_all_inert(out: Path) -> None:
+    for page in pages(out).values():
+        assert_inert(page)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three runs, two of the embedded pair, one of a drafter without probabilities."""
+    base = tmp_path_factory.mktemp("site")
+    ngram = report("large/verifier", "lookup", suites=("mgsm",), parameters=3_000_000_000, kind="ngram")
+    runs = [
+        run_folder(base, "demo", report()),
+        run_folder(base, "demo mended", report(drafter="embedded:drafter-mended")),
+        run_folder(base, "mgsm", without(ngram, "misfit", "misfit_ce", "overlap", "unfairness")),
+    ]
+    first = build_site(runs, base / "out")
+    assert first == base / "out" / "index.html"
+    return base / "out"
+
+
+def without(source: Report, *names: str) -> Report:
+    """The report with these measures left out (language `de`) or present without a value (the others)."""
+    data = source.model_dump()
+    for suite in data["suites"]:
+        for figures in (suite["across"], *(t["measures"] for t in suite["tasks"])):
+            figures.update({n: Estimate().model_dump() for n in names if n in figures})
+        suite["noise_floor"] = None
+        german = suite["tasks"][1]["measures"]
+        for name in names:
+            german.pop(name, None)
+    return Report.model_validate(data)
+
+
+# --------------------------------------------------------------------------- pages
+
+
+def test_every_page_parses_and_every_picture_is_named_and_has_its_table(site: Path) -> None:
+    found = pages(site)
+    assert set(found) == {
+        "404.html",
+        "index.html",
+        "methodology.html",
+        "runs/demo.html",
+        "runs/demo-mended.html",
+        "runs/mgsm.html",
+    }
+    for name, page in found.items():
+        ids = page.values("id")
+        assert len(ids) == len(set(ids)), name
+        for tag, attrs in page.elements:
+            if tag == "svg" and attrs.get("class") == "plot":
+                assert attrs["role"] == "img"
+                title, desc = (attrs["aria-labelledby"] or "").split()
+                assert {title, desc} <= set(ids)
+        figures = re.findall(r"<figure>.*?</figure>", page.html, re.S)
+        assert all("<table>" in f and "<title" in f and "<desc" in f for f in figures)
+    assert len(re.findall("<figure>", found["runs/demo.html"].html)) == 7  # 4 in the raced suite, 3 in the other
+    assert len(re.findall("<figure>", found["index.html"].html)) == 3
+
+
+def test_links_are_relative_and_lead_somewhere(site: Path) -> None:
+    for name, page in pages(site).items():
+        assert_inert(page)
+        for href in page.values("href"):
+            path, _, fragment = href.partition("#")
+            if href.startswith("data:"):
+                continue
+            target = (site / name).parent / path if path else site / name
+            assert target.resolve().is_relative_to(site.resolve()), (name, href)
+            assert target.is_file(), (name, href)
+            if fragment:
+                assert fragment in Page(target.read_text(encoding="utf-8")).values("id"), (name, href)
+
+
+def test_the_policy_admits_the_pages_own_style_and_nothing_else(site: Path) -> None:
+    for page in pages(site).values():
+        policy = next(a["content"] or "" for t, a in page.elements if a.get("http-equiv") == "Content-Security-Policy")
+        digest = base64.b64encode(hashlib.sha256(page.style.encode()).digest()).decode()
+        assert policy.startswith(f"default-src 'none'; style-src 'sha256-{digest}';")
+        assert "unsafe" not in policy
+
+
+def test_no_data_is_a_dash_and_zero_is_zero(site: Path) -> None:
+    page = Page((site / "runs/demo.html").read_text(encoding="utf-8"))
+    rows = [row for row in page.rows if row and row[0].startswith("Chinese") and len(row) > 5]
+    assert len(rows) >= 7
+    counts = {"60", "5400", "5460"}
+    for row in rows:
+        assert {cell.strip() for cell in row[1:]} - counts == {"–"}, row
+    bengali = next(row for row in page.rows if row and row[0].startswith("Bengali") and len(row) == 10)
+    assert [cell.strip() for cell in bengali[-4:]] == ["0.0 %"] * 4
+    assert "0.860 [0.840, 0.880]" in bengali[2]
+    assert "It never means 0" in page.words
+
+
+def test_a_drafter_without_probabilities_has_no_unfairness(site: Path) -> None:
+    index = Page((site / "index.html").read_text(encoding="utf-8"))
+    cells = next(row for row in index.rows if row and "large/verifier" in row[0])
+    assert cells[3].split() == ["–", "floor", "–"]
+
+
+def test_small_pairs_carry_a_banner_and_no_accuracy(site: Path) -> None:
+    embedded, large = ((site / f"runs/{name}.html").read_text(encoding="utf-8") for name in ("demo", "mgsm"))
+    assert 'class="banner"' in embedded
+    assert "not a statement on real models" in embedded
+    assert "template exact match" in embedded
+    assert "Verifier accuracy" not in embedded
+    assert 'class="banner"' not in large
+    assert "template exact match" not in large
+    assert "Verifier accuracy" in large
+
+
+def test_validity_flags_and_levelling_down_stand_beside_the_figures(site: Path) -> None:
+    page = Page((site / "runs/demo.html").read_text(encoding="utf-8"))
+    heads = [row for row in page.rows if row and row[0] == "Language" and "Looping" in row]
+    assert len([row for row in heads if row[-4:] == ["Truncated", "Looping", "Off-language", "Dropped"]]) >= 5
+    assert 'warn"><span class="value">2.4 %' in page.html
+    assert page.words.count("truncated 2.4 %: every figure is of cut answers") == 2  # once a suite
+    index = (site / "index.html").read_text(encoding="utf-8")
+    assert "Truncated 2.4 % (<bdi>te</bdi>)" in index
+    assert "equally bad in every language has an unfairness of 0" in index
+
+
+def test_runs_are_never_ordered_by_unfairness() -> None:
+    def run(name: str, acceptance: float, unfairness: float) -> Any:
+        record = report(suites=("s",)).model_copy()
+        across = {"acceptance": around(acceptance, 0.01), "unfairness": Estimate(value=unfairness)}
+        suite = record.suites[0].model_copy(update={"across": across})
+        return build.Run(name, name, record.model_copy(update={"suites": (suite,)}))
+
+    runs = [run("diverged", 0.007, 0.0), run("good", 0.8, 0.3), run("fair", 0.7, 0.001)]
+    views = board(runs, Vocabulary({}, {}))["s"]
+    assert [view.run.name for view in views] == ["good", "fair", "diverged"]
+    assert [view.within_noise() for view in views] == [False, True, True]
+
+
+def test_a_mean_short_of_a_language_says_so_and_comes_last(tmp_path: Path) -> None:
+    whole, short = report(suites=("s",), empty=""), report(suites=("s",), empty="zh")  # `zh` would be the lowest
+    runs = [build.Run(name, name, record) for name, record in (("short", short), ("whole", whole))]
+    first, second = board(runs, Vocabulary({}, {}))["s"]
+    assert (first.run.name, second.run.name) == ("whole", "short")
+    assert second.mean("acceptance").value == pytest.approx(sum(0.86 - 0.045 * i for i in range(10)) / 10)
+    assert (first.mean("acceptance").value or 1) < (second.mean("acceptance").value or 0)
+    assert (first.shortfall("acceptance"), second.shortfall("acceptance")) == ("", "10 of 11 languages")
+    build_site([run_folder(tmp_path, "short", short)], tmp_path / "out")
+    assert "10 of 11 languages" in Page((tmp_path / "out" / "index.html").read_text(encoding="utf-8")).words
+
+
+def test_a_verifier_alone_has_a_page_without_acceptance(tmp_path: Path) -> None:
+    record = without(report(suites=("s",)), "acceptance", "speedup", "worst_acceptance", "worst_speedup")
+    config = record.config.model_copy(update={"drafter": None})
+    build_site([run_folder(tmp_path, "alone", record.model_copy(update={"config": config}))], tmp_path / "out")
+    page = Page((tmp_path / "out" / "runs" / "alone.html").read_text(encoding="utf-8"))
+    assert "drafted by no drafter" not in page.words
+    assert "the verifier decoded alone" in page.words
+
+
+def test_the_glossary_defines_every_measure_and_only_those() -> None:
+    folder = build.template_folder()
+    words = Vocabulary.parse((folder / "measures.json").read_bytes(), (folder / "languages.json").read_bytes())
+    beside = {"acceptance_by_position", "acceptance_joint"}
+    assert set(words.measures) == {*measures(gamma=4), *across()} | beside
+    assert all(entry.definition.endswith(".") for entry in words.measures.values())
+
+
+# --------------------------------------------------------------------------- hostile
+
+
+@pytest.fixture
+def hostile_run(tmp_path: Path) -> Path:
+    """A run whose every free text is an attack, its folder's name included."""
+    record = report(HOSTILE, HOSTILE, suites=(HOSTILE,), languages=("en", HOSTILE), empty="")
+    data = record.model_dump()
+    data["notes"] = (HOSTILE,)
+    data["race_verdict"] = HOSTILE
+    data["environments"][0]["packages"] = {HOSTILE: HOSTILE}
+    data["config"]["verifier"]["options"] = {HOSTILE: HOSTILE}
+    data["suites"][0]["tasks"][0]["flags"] = (HOSTILE,)
+    data["suites"][0]["tasks"][0]["measures"][HOSTILE] = Estimate(value=1e308, low=-1e308, high=1e308).model_dump()
+    data["suites"][0]["across"][HOSTILE] = Estimate(value=5e-324).model_dump()
+    return run_folder(tmp_path / "runs", HOSTILE.replace("/", ""), Report.model_validate(data))
+
+
+def test_hostile_names_are_text(hostile_run: Path, tmp_path: Path) -> None:
+    build_site([hostile_run], tmp_path / "out")
+    found = pages(tmp_path / "out")
+    for page in found.values():
+        assert_inert(page)
+    for name in set(found) - {"404.html", "methodology.html"}:
+        assert "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>" in found[name].words
+        assert "{{ 7*7 }}" in found[name].words
+    assert all(re.fullmatch(r"(runs/)?[a-z0-9-]+\.html", name) for name in found)
+
+
+def test_unescaped_templates_would_be_caught(
+    hostile_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = build.Environment
+    monkeypatch.setattr(build, "Environment", lambda **options: real(**{**options, "autoescape": False}))
+    build_site([hostile_run], tmp_path / "out")
+    with pytest.raises(AssertionError):
+        assert_all_inert(tmp_path / "out")
+
+
+def test_bidirectional_characters_would_be_caught(
+    hostile_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "inert", str)
+    build_site([hostile_run], tmp_path / "out")
+    with pytest.raises(AssertionError):
+        assert_all_inert(tmp_path / "out")
+
+
+def test_impossible_numbers_do_not_stop_the_build(tmp_path: Path) -> None:
+    extremes = [Estimate(value=v, low=-v, high=v) for v in (1e308, -1e308, 5e-324, 0.0)]
+    record = report(suites=("s",), languages=("en", "de", "ja", "th"), empty="")
+    tasks = [
+        task.model_copy(
+            update={
+                "measures": dict.fromkeys(task.measures, e),
+                "acceptance_joint": (e, e),
+                "block_efficiency_by_gamma": {1: e},
+            }
+        )
+        for task, e in zip(record.suites[0].tasks, extremes, strict=True)
+    ]
+    suite = record.suites[0].model_copy(update={"tasks": tuple(tasks)})
+    folder = run_folder(tmp_path, "run", record.model_copy(update={"suites": (suite,)}))
+    build_site([folder], tmp_path / "out")
+    for page in pages(tmp_path / "out").values():
+        assert not re.search(r'="[^"]*(nan|inf)\b', page.html)
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        ("Qwen2.5 0.5B → 3B", "qwen2-5-0-5b-3b"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("日本語", "run"),
+        ("é" * 200, "e" * 60),
+        ("\u202ea\x00b", "a-b"),
+    ],
+)
+def test_slugs(name: str, slug: str) -> None:
+    assert slugify(name) == slug
+
+
+def test_folders_of_one_name_get_pages_of_their_own(tmp_path: Path) -> None:
+    folders = [run_folder(tmp_path / part, name, brief()) for part in "ab" for name in ("run", "Run!", "run-2")]
+    slugs = [run.slug for run in build.load_runs(folders)]
+    assert slugs == ["run", "run-2", "run-2-2", "run-3", "run-4", "run-2-3"]
+
+
+# --------------------------------------------------------------------------- downloads
+
+
+def test_the_downloads_hold_the_figures_of_the_reports(site: Path) -> None:
+    runs = json.loads((site / "board.json").read_text())["runs"]
+    assert [run["name"] for run in runs] == ["demo", "demo mended", "mgsm"]
+    assert runs[0]["small_pair"] is True
+    assert runs[2]["small_pair"] is False
+    first = runs[0]["suites"][0]["tasks"][0]
+    assert first["measures"]["acceptance"] == {"value": 0.86, "low": 0.84, "high": 0.88}
+
+    rows = list(csv.DictReader((site / "board.csv").read_text(encoding="utf-8").splitlines()))
+    by_place = {(r["run"], r["suite"], r["language"], r["measure"]): r for r in rows}
+    assert len(by_place) == len(rows)
+    assert float(by_place["demo", "embedded_math", "bn", "acceptance"]["value"]) == 0.86
+    assert by_place["mgsm", "mgsm", "", "unfairness"]["value"] == ""
+    assert {r["language"] for r in rows} == {"", *LANGUAGES} - {"zh"}
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)"])
+def test_no_spreadsheet_runs_a_name(tmp_path: Path, name: str) -> None:
+    folder = run_folder(tmp_path, "run", report(name, name))
+    text = build.board_csv(build.load_runs([folder]))
+    assert all(row["verifier"] == f"'{name}" for row in csv.DictReader(text.splitlines()))
+
+
+# --------------------------------------------------------------------------- the folder
+
+
+def test_the_same_reports_give_the_same_bytes(site: Path, tmp_path: Path) -> None:
+    runs = [site.parent / name for name in ("demo", "demo mended", "mgsm")]
+    build_site(runs, tmp_path / "a")
+    build_site(runs, tmp_path / "a")
+    assert tree(tmp_path / "a") == tree(site)
+
+
+def bad_reports() -> Iterator[tuple[str, bytes | None]]:
+    yield "missing", None
+    yield "torn", b'{"schema_version": 1, "config"'
+    yield "foreign", b'{"accuracy": 0.5}'
+    yield "binary", bytes(range(256))
+    yield "nan", brief().model_dump_json().replace("0.86", "NaN", 1).encode()
+
+
+@pytest.mark.parametrize(("name", "content"), list(bad_reports()), ids=[name for name, _ in bad_reports()])
+def test_an_unreadable_run_is_one_line_and_leaves_the_old_site(
+    tmp_path: Path, name: str, content: bytes | None
+) -> None:
+    good, bad = run_folder(tmp_path, "good", brief()), tmp_path / name
+    build_site([good], tmp_path / "out")
+    before = tree(tmp_path / "out")
+    bad.mkdir()
+    if content is not None:
+        (bad / "report.json").write_bytes(content)
+    with pytest.raises(FairspecError) as error:
+        build_site([good, bad], tmp_path / "out")
+    assert "\n" not in str(error.value)
+    assert f"{name}/report.json" in str(error.value)
+    assert tree(tmp_path / "out") == before
+
+
+def test_a_full_disk_leaves_the_old_site_and_no_debris(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = run_folder(tmp_path, "good", brief())
+    build_site([good], tmp_path / "out")
+    before = tree(tmp_path)
+    written = build._write
+
+    def half(files: dict[str, str], folder: Path) -> None:
+        written(dict(list(files.items())[:3]), folder)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(build, "_write", half)
+    with pytest.raises(FairspecError, match="No space left on device") as error:
+        build_site([good], tmp_path / "out")
+    assert "\n" not in str(error.value)
+    assert tree(tmp_path) == before
+
+
+def test_a_failed_exchange_puts_the_old_site_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = run_folder(tmp_path, "good", brief())
+    build_site([good], tmp_path / "out")
+    before = tree(tmp_path)
+    replace = build.os.replace
+
+    def refuse_new(source: Path, target: Path) -> None:
+        if source.name == "new":
+            raise OSError(16, "Device or resource busy")
+        replace(source, target)
+
+    monkeypatch.setattr(build.os, "replace", refuse_new)
+    with pytest.raises(FairspecError, match="busy"):
+        build_site([good], tmp_path / "out")
+    assert tree(tmp_path) == before
+
+
+def test_a_folder_of_other_things_is_never_replaced(tmp_path: Path) -> None:
+    good = run_folder(tmp_path, "good", brief())
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.tex").write_text("years of work")
+    (tmp_path / "file").write_text("x")
+    for out in (tmp_path / "home", tmp_path / "file"):
+        with pytest.raises(FairspecError, match="something other than a site"):
+            build_site([good], out)
+    assert (tmp_path / "home" / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_page_of_a_run_that_is_gone_goes(tmp_path: Path) -> None:
+    one, two = (run_folder(tmp_path, name, brief()) for name in ("one", "two"))
+    build_site([one, two], tmp_path / "out")
+    build_site([two], tmp_path / "out")
+    assert [p.name for p in (tmp_path / "out" / "runs").iterdir()] == ["two.html"]
+
+
+def test_an_empty_board_says_so(tmp_path: Path) -> None:
+    first = build_site([], tmp_path / "out")
+    assert "No runs yet" in Page(first.read_text(encoding="utf-8")).words
+
+
+def test_templates_come_from_the_wheel_or_the_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkout = build.template_folder()
+    assert checkout.name == "leaderboard"
+    package = tmp_path / "fairspec_bench"
+    monkeypatch.setattr(build, "__file__", str(package / "site" / "build.py"))
+    with pytest.raises(FairspecError, match="templates are missing"):
+        build.template_folder()
+    shutil.copytree(checkout, package / "_leaderboard")
+    assert build.template_folder() == package / "_leaderboard"
+
+
+# --------------------------------------------------------------------------- figures in words
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "words"),
+    [
+        (None, "ratio", "–"),
+        (0.0, "ratio", "0.000"),
+        (0.7344, "ratio", "0.734"),
+        (0.0123, "share", "1.2 %"),
+        (1.417, "times", "1.42×"),
+        (0.0, "number", "0"),
+        (0.001234, "number", "0.00123"),
+        (118.24, "number", "118"),
+        (12345.0, "number", "12,345"),
+        (0.00001, "number", "1.00e-05"),
+        (1e308, "ratio", "1.00e+308"),
+    ],
+)
+def test_figures_in_words(value: float | None, kind: Any, words: str) -> None:
+    assert figure(value, kind) == words
