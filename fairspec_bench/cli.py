@@ -41,6 +41,8 @@ app.add_typer(site_app, name="site")
 # typer keeps its own copy of click: the class of usage errors is found through one of its children.
 USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 
+STOPPED = 130  # what a shell calls a process that Ctrl-C ended; typer turns the interrupt into this status
+
 Verifier = Annotated[str, typer.Argument(help="Folder, Hub id or embedded:verifier.")]
 Drafter = Annotated[str, typer.Argument(help="Folder, Hub id, embedded:drafter, ngram, ngram:3 or oracle:0.8.")]
 Suites = Annotated[list[str], typer.Option("--suite", help="A suite; repeatable. `fairspec tasks` lists them.")]
@@ -376,8 +378,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         status = app(given, prog_name="fairspec", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo(f"Stopped. What was finished is kept; to go on: {command}", err=True)
-        status = 130
+        status = STOPPED
     except FairspecError as error:
         if debug:
             raise
@@ -394,6 +395,8 @@ def main(arguments: list[str] | None = None) -> None:
         message = " ".join(str(error).split())[:200]
         typer.echo(f"fairspec: an error of its own: {type(error).__name__}: {message} (--debug shows where)", err=True)
         status = 2
+    if status == STOPPED:
+        typer.echo(f"Stopped. What was finished is kept; to go on: {command}", err=True)
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -1,4 +1,4 @@
-"""Random-weight models of a few thousand parameters, and the slow, independent ways to use them that tests compare with."""
+"""Random-weight models of a few thousand parameters, and the slow, independent ways of using them."""
 
 from __future__ import annotations
 

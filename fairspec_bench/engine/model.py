@@ -182,12 +182,15 @@ def wrap(
     vocabulary: Sha256 | None = None,
     attention: str | None = None,
 ) -> Model:
-    """Make a checked `Model` of one in memory; it is put into evaluation mode. Raises `FairspecError`."""
+    """Make a checked `Model` of one in memory, which gets this engine's attention and evaluation mode.
+
+    Raises `FairspecError`.
+    """
     _refuse_encoder(hf.config, name)
     _refuse_recurrent(hf, name)
     config = hf.config.get_text_config(decoder=True)
     hf.eval()
-    hf.set_attn_implementation(attention or _attention(config))
+    _set_attention(hf, attention)
     model = Model(
         hf=hf,
         name=name,
@@ -319,10 +322,14 @@ def _probe_rollback(model: Model) -> None:
         )
 
 
-def _attention(config: Any) -> str:
-    """Grouped SDPA, except where attention scores are reshaped in ways that only eager attention applies."""
+def _set_attention(hf: PreTrainedModel, attention: str | None) -> None:
+    """Grouped SDPA, except where only eager attention knows what is done to the scores."""
+    config = hf.config.get_text_config(decoder=True)
     special = getattr(config, "attn_logit_softcapping", None) is not None or config.model_type == "gpt_oss"
-    return "eager" if special else PACKED
+    try:
+        hf.set_attn_implementation(attention or ("eager" if special else PACKED))
+    except ValueError:
+        hf.set_attn_implementation("eager")
 
 
 def _rope_switch(config: Any) -> int | None:

@@ -162,8 +162,7 @@ def suite_sheets(book: Book, suite: SuiteConfig) -> Sheets:
 
 def _columns(book: Book, keys: list[str], tasks: list[str]) -> dict[str, Array]:
     gamma = book.config.gamma
-    timings = [timing for timing in book.timings if timing.key in set(keys)]
-    columns = acceptance.columns(keys, book.traces, book.replays, book.answers, timings, gamma)
+    columns = acceptance.columns(keys, book.traces, book.replays, book.answers, book.timings, gamma)
     columns |= speed.predicted_columns(tasks, task_of, book.timings, columns, gamma)
     languages = [task.rpartition("/")[2] for task in tasks]
     return columns | validity.columns(keys, languages, book.traces, book.answers, book.drafter_answers, book.dropped)

@@ -5,6 +5,7 @@ Knows suites, the codec and models' limits. Makes no tokens and writes no files.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -132,6 +133,8 @@ def check(ask: Ask) -> None:
         raise FairspecError(f"gamma={ask.gamma}: must be at most {MAX_GAMMA}.")
     if ask.dtype not in DTYPES:
         raise FairspecError(f"dtype={ask.dtype}: unknown. Known: {', '.join(DTYPES)}.")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", ask.device):
+        raise FairspecError(f"device={ask.device}: unknown. Known: cpu, cuda, cuda:N.")
     if ask.part and not 1 <= ask.part[0] <= ask.part[1]:
         raise FairspecError(f"shard {ask.part[0]}/{ask.part[1]}: the first number must be from 1 to the second.")
     if not ask.suites:

@@ -43,8 +43,9 @@ def test_oracle_is_right_as_often_as_set(acceptance: float) -> None:
     asked = requests(prompts(40, 3, 8), 60)
     text = {done.key: done.ids for done in decode(VERIFIER, None, asked, rule=Rule(), gamma=0, batch_size=40, seed=0)}
     oracle = OracleDrafter(acceptance, VERIFIER)
-    drafts = [oracle.proposals(request, text[request.key], seed=4) for request in asked]
-    hits = [d == y for request, row in zip(asked, drafts, strict=True) for d, y in zip(row, text[request.key][1:], strict=True)]
+    drafts = [draft for request in asked for draft in oracle.proposals(request, text[request.key], seed=4)]
+    tokens = [token for request in asked for token in text[request.key][1:]]
+    hits = [draft == token for draft, token in zip(drafts, tokens, strict=True)]
     assert abs(sum(hits) / len(hits) - acceptance) <= 3.3 * (acceptance * (1 - acceptance) / len(hits)) ** 0.5
     done = decode(VERIFIER, oracle, asked, rule=Rule(), gamma=3, batch_size=40, seed=4, reference=text)
     blocks = [block for row in done for block in row.blocks]
@@ -56,15 +57,10 @@ def test_oracle_is_right_as_often_as_set(acceptance: float) -> None:
 def test_a_paying_oracle_drafts_the_same_and_runs_forwards() -> None:
     asked = requests(prompts(4, 3, 8), 10)
     text = {done.key: done.ids for done in decode(VERIFIER, None, asked, rule=Rule(), gamma=0, batch_size=4, seed=0)}
-    payer = ModelDrafter(noised(VERIFIER, 0.1), VERIFIER)
+    options = {"rule": Rule(), "gamma": 3, "batch_size": 1, "seed": 0, "reference": text}
     free, paid = (
-        {
-            row.key: row
-            for row in decode(
-                VERIFIER, OracleDrafter(0.5, VERIFIER, p), asked, rule=Rule(), gamma=3, batch_size=1, seed=0, reference=text
-            )
-        }
-        for p in (None, payer)
+        {row.key: row for row in decode(VERIFIER, OracleDrafter(0.5, VERIFIER, payer), asked, **options)}
+        for payer in (None, ModelDrafter(noised(VERIFIER, 0.1), VERIFIER))
     )
     assert all(free[key].blocks == paid[key].blocks for key in text)
     assert all(free[key].pieces.draft_first == 0 < paid[key].pieces.draft_first for key in text)
@@ -78,6 +74,8 @@ def test_own_temperature_belongs_to_q() -> None:
 
 def test_refused_in_one_line() -> None:
     other = wrap(family("llama", vocab_size=VOCAB + 1), "other")
+    oracle, asked = OracleDrafter(0.5, VERIFIER), requests([[9]], 3)
+    options = {"rule": Rule(), "batch_size": 1, "seed": 0}
     refused = {
         "vocabulary": lambda: ModelDrafter(other, VERIFIER),
         "temperature": lambda: ModelDrafter(VERIFIER, VERIFIER, temperature=0.0),
@@ -86,15 +84,9 @@ def test_refused_in_one_line() -> None:
         "unknown option": lambda: load_drafter("ngram", "ngram", {"n": 3}, VERIFIER),
         "acceptance": lambda: load_drafter("oracle", "oracle", {"acceptance": 1.5}, VERIFIER),
         "could not convert": lambda: load_drafter("oracle", "oracle", {"acceptance": "high"}, VERIFIER),
-        "reference": lambda: next(
-            decode(VERIFIER, OracleDrafter(0.5, VERIFIER), requests([[9]], 3), rule=Rule(), gamma=2, batch_size=1, seed=0)
-        ),
-        "gamma 0": lambda: next(
-            decode(VERIFIER, NgramDrafter(), requests([[9]], 3), rule=Rule(), gamma=0, batch_size=1, seed=0)
-        ),
-        "gamma 65": lambda: next(
-            decode(VERIFIER, NgramDrafter(), requests([[9]], 3), rule=Rule(), gamma=65, batch_size=1, seed=0)
-        ),
+        "reference": lambda: next(decode(VERIFIER, oracle, asked, gamma=2, **options)),
+        "gamma 0": lambda: next(decode(VERIFIER, NgramDrafter(), asked, gamma=0, **options)),
+        "gamma 65": lambda: next(decode(VERIFIER, NgramDrafter(), asked, gamma=65, **options)),
     }
     for word, call in refused.items():
         with pytest.raises(FairspecError, match=word) as caught:

@@ -1,4 +1,4 @@
-"""Every row's greedy ids are the verifier's own batch-1 `generate` ids, whatever the drafter, batch, order or ending."""
+"""Every row's greedy ids are the verifier's own batch-1 `generate` ids, whatever the drafter, batch or ending."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ SEEDS = 32
 
 @cache
 def short_sighted() -> tuple[Model, ModelDrafter]:
-    """One layer that sees two tokens: what comes next depends on them alone, so every output position repeats one law."""
+    """One layer that sees two tokens: what comes next depends on them alone, so every position repeats one law."""
     shape = {"vocab_size": SMALL, "num_hidden_layers": 1, "eos_token_id": None, "max_position_embeddings": 256}
     hf = family("mistral", **shape)
     hf.config.sliding_window = 2

@@ -7,6 +7,7 @@ Accepted: 92–98 %, seeds fixed. Where a figure sits on the edge of what is pos
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -105,10 +106,10 @@ def two_runs(generator: np.random.Generator, tasks: int, count: int) -> tuple[di
 @pytest.mark.parametrize(("tasks", "count"), [(1, 12), (1, 60), (11, 12), (11, 60)])
 def test_paired_differences_hold_together(tasks: int, count: int) -> None:
     def world(generator: np.random.Generator) -> bool:
-        found = compare._differences(SHARE, *two_runs(generator, tasks, count), 500)
+        found = compare._differences(SHARE, *two_runs(generator, tasks, count), 2000)
         return all(holds(figure, 0.05) for figure in found.values())
 
-    assert nominal(coverage(600, world))
+    assert nominal(coverage(400, world))
 
 
 def test_one_interval_at_a_time_would_be_caught() -> None:
@@ -149,10 +150,10 @@ def tasks_of(generator: np.random.Generator, means: Array, count: int) -> tuple[
 
 def drawn(sheets: dict[str, Sheet], generator: np.random.Generator, count: int = 400) -> tuple[Array, Array]:
     """Figures `[m]` and joint replicates `[R, m]` of the tasks."""
-    seed = int(generator.integers(2**31))
-    values = [sheet.columns["kl"].sum() / sheet.columns["contexts"].sum() for sheet in sheets.values()]
-    replicates = [table.replicate([MEAN], sheet, count, seed)["mean"] for sheet in sheets.values()]
-    return np.array(values), np.stack(replicates, axis=1)
+    sums = np.stack([np.stack([sheet.columns[name] for sheet in sheets.values()], axis=1) for name in MEAN.columns])
+    totals = bootstrap.resample(np.hstack(list(sums)), count, int(generator.integers(2**31)))
+    above, below = np.split(totals, 2, axis=1)
+    return sums[0].sum(axis=0) / sums[1].sum(axis=0), above / below
 
 
 EQUAL = np.ones(11)
@@ -161,7 +162,7 @@ SPREAD = np.linspace(0.8, 1.3, 11)
 ONE_BEST = np.array([1.0, *[1.4] * 10])
 
 
-def spread_coverage(statistic: Callable[[Array], Array], means: Array, count: int, worlds: int = 500) -> float:
+def spread_coverage(statistic: Callable[[Array], Array], means: Array, count: int, worlds: int) -> float:
     truth = float(statistic(means))
 
     def world(generator: np.random.Generator) -> bool:
@@ -171,19 +172,19 @@ def spread_coverage(statistic: Callable[[Array], Array], means: Array, count: in
     return coverage(worlds, world)
 
 
-@pytest.mark.parametrize(("means", "count"), [(SPREAD, 12), (SPREAD, 60), (CLOSE, 60), (ONE_BEST, 60)])
+@pytest.mark.parametrize(("means", "count"), [(SPREAD, 12), (SPREAD, 60), (ONE_BEST, 60)])
 def test_unfairness(means: Array, count: int) -> None:
-    assert nominal(spread_coverage(unfairness.unfairness, means, count))
+    assert nominal(spread_coverage(unfairness.unfairness, means, count, 600))
 
 
-def test_unfairness_of_equal_tasks_may_be_zero() -> None:
-    assert spread_coverage(unfairness.unfairness, EQUAL, 60) >= 0.95
-    assert spread_coverage(unfairness.unfairness, EQUAL, 12) >= 0.95
+@pytest.mark.parametrize(("means", "count"), [(EQUAL, 12), (EQUAL, 60), (CLOSE, 60)])
+def test_unfairness_at_and_near_zero(means: Array, count: int) -> None:
+    assert spread_coverage(unfairness.unfairness, means, count, 300) >= 0.95
 
 
 @pytest.mark.parametrize("count", [12, 60])
 def test_variance(count: int) -> None:
-    assert nominal(spread_coverage(unfairness.variance, SPREAD, count))
+    assert nominal(spread_coverage(unfairness.variance, SPREAD, count, 400))
 
 
 def test_percentiles_of_unfairness_would_be_caught() -> None:
@@ -312,16 +313,18 @@ def test_a_race_of_prompts_only_would_be_caught() -> None:
         low, high = bootstrap.simultaneous(np.array([found.value]), found.influence.sum(axis=1)[:, None])
         return bool(low[0] <= truth <= high[0])
 
-    assert coverage(300, world) < 0.75
+    assert coverage(300, world) < 0.85
 
 
 def test_baseline_against_itself_covers_one() -> None:
-    """A/A: the same loop twice, on a drifting machine."""
+    """A/A: the same loop twice, on a machine that drifts between them by 2 % a round."""
 
     def world(generator: np.random.Generator) -> bool:
         sheet, _ = race_sheet(generator, 50, 5, 0.05)
-        again = sheet.columns["plain"] * np.exp(0.03 * generator.standard_normal(250))
-        return holds(table.estimate(RACE, Sheet(sheet.clusters, 50, {"plain": sheet.columns["plain"], "speculative": again}, 5, sheet.rounds)), 1.0)
+        pace = np.tile(np.exp(0.02 * generator.standard_normal(5)), 50)
+        again = sheet.columns["plain"] * pace * np.exp(0.03 * generator.standard_normal(250))
+        columns = {"plain": sheet.columns["plain"], "speculative": again}
+        return holds(table.estimate(RACE, replace(sheet, columns=columns)), 1.0)
 
     assert nominal(coverage(500, world))
 

@@ -6,6 +6,7 @@ import re
 from itertools import islice
 
 import pytest
+import torch
 
 from fairspec_bench.suite import embedded
 from fairspec_bench.suite.embedded import LANGUAGES, Split, plots, problem, signature, story
@@ -102,5 +103,6 @@ def test_batches_are_a_function_of_the_step_and_follow_the_mix() -> None:
 
 def test_padding_has_no_weight_and_the_end_counts() -> None:
     ids, weights = pad([([5, 6, 7, EOS_ID], 2), ([5, EOS_ID], 1)])
-    assert weights.tolist() == pytest.approx([[PROMPT_WEIGHT, PROMPT_WEIGHT, 1, 1], [PROMPT_WEIGHT, 1, 0, 0]])
+    expected = torch.tensor([[PROMPT_WEIGHT, PROMPT_WEIGHT, 1, 1], [PROMPT_WEIGHT, 1, 0, 0]])
+    assert weights.equal(expected)
     assert ids[1].tolist() == [5, EOS_ID, 0, 0]

@@ -1,0 +1,98 @@
+"""Two runs on the same texts: differences, levelling down, and the runs that cannot be compared."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pytest
+from made_up_run import make_prompt, make_run
+from rich.console import Console
+
+from fairspec_bench.measure.compare import Comparison, compare_runs, render_comparison
+from fairspec_bench.measure.lines import Lines
+from fairspec_bench.records import Estimate, FairspecError, Replay, RunConfig
+
+CHANCES = {"en": 0.8, "ja": 0.6, "te": 0.5}
+
+
+@pytest.fixture(scope="module")
+def before() -> tuple[RunConfig, Lines]:
+    return make_run(CHANCES, 30)
+
+
+def changed(lines: Lines, language: str, by: float, kl: float = 0.0) -> Lines:
+    """The same texts with a drafter whose alpha moved by `by` and KL by `kl` per context, in one language."""
+
+    def move(replay: Replay) -> Replay:
+        if replay.key.split("/")[1] != language or replay.kl is None:
+            return replay
+        alpha = min(max(0.0, replay.alpha + by * replay.contexts), replay.contexts)
+        return replay.model_copy(update={"alpha": alpha, "kl": replay.kl + kl * replay.contexts})
+
+    return replace(lines, replays=[move(replay) for replay in lines.replays])
+
+
+def compared(first: tuple[RunConfig, Lines], second: tuple[RunConfig, Lines]) -> Comparison:
+    return compare_runs(first, second, replicates=500)
+
+
+def test_a_run_against_itself_differs_by_nothing(before: tuple[RunConfig, Lines]) -> None:
+    (suite,) = compared(before, before).suites
+    zero = Estimate(value=0.0, low=0.0, high=0.0)
+    assert all(each == zero for measure in suite.differences.values() for each in measure.values())
+    assert suite.unfairness == zero
+    assert suite.levelled_down == ()
+    assert suite.clusters == {f"toy/{language}": 30 for language in CHANCES}
+
+
+def test_levelling_down_is_marked_and_only_there(before: tuple[RunConfig, Lines]) -> None:
+    config, lines = before
+    worse = changed(changed(lines, "en", -0.1, kl=0.2), "te", 0.1, kl=-0.1)
+    found = compared(before, (config, worse))
+    (suite,) = found.suites
+    assert suite.levelled_down == ("toy/en",)
+    assert suite.differences["acceptance"]["toy/en"].value == pytest.approx(-0.1, abs=1e-3)
+    assert suite.differences["acceptance"]["toy/ja"].value == 0
+    assert suite.differences["misfit"]["toy/te"].value == pytest.approx(-0.1)
+    assert suite.unfairness.value is not None
+    assert suite.unfairness.value < 0
+    out = io.StringIO()
+    Console(file=out, width=160).print(render_comparison(found))
+    assert out.getvalue().count("levelled down") == 1
+
+
+def test_only_prompts_of_both_are_compared(before: tuple[RunConfig, Lines]) -> None:
+    config, lines = before
+    half = replace(lines, traces=lines.traces[::2], replays=lines.replays[::2], answers=(), drafter_answers=())
+    (suite,) = compared(before, (config, half)).suites
+    assert set(suite.clusters.values()) == {15}
+
+
+def test_one_common_prompt_has_no_interval(before: tuple[RunConfig, Lines]) -> None:
+    config, lines = before
+    one = replace(lines, traces=lines.traces[:1], replays=lines.replays[:1], answers=(), drafter_answers=())
+    (suite,) = compared(before, (config, one)).suites
+    assert suite.differences["acceptance"] == {"toy/en": Estimate(value=0.0), "toy/ja": Estimate(), "toy/te": Estimate()}
+    assert suite.unfairness == Estimate()
+
+
+def test_a_drafter_without_q_is_compared_on_acceptance_alone(before: tuple[RunConfig, Lines]) -> None:
+    (suite,) = compared(before, make_run(CHANCES, 30, defined=False)).suites
+    assert suite.differences["acceptance"]["toy/en"].value is not None
+    assert set(suite.differences["misfit"].values()) == {Estimate()}
+    assert suite.unfairness == Estimate()
+
+
+def test_refusals(before: tuple[RunConfig, Lines]) -> None:
+    config, lines = before
+    trace, replay = make_prompt(lines.traces[0].key, [True] * (len(lines.traces[0].ids) - 1))
+    other = trace.model_copy(update={"ids": (9, *trace.ids[1:])})
+    text = replace(lines, traces=[other, *lines.traces[1:]], replays=[replay, *lines.replays[1:]])
+    with pytest.raises(FairspecError, match="toy/en/0 is another text"):
+        compared(before, (config, text))
+    with pytest.raises(FairspecError, match="gamma"):
+        compared(before, (config.model_copy(update={"gamma": 5}), lines))
+    renamed = config.suites[0].model_copy(update={"name": "other"})
+    with pytest.raises(FairspecError, match="no suite in common"):
+        compared(before, (config.model_copy(update={"suites": (renamed,)}), Lines()))

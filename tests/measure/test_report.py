@@ -1,0 +1,386 @@
+"""The whole report: its figures from known lines, its edges, its bytes, and the lines it refuses."""
+
+from __future__ import annotations
+
+import io
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from made_up_run import ENVIRONMENT, make_answer, make_config, make_prompt, make_run, make_timings
+from rich.console import Console
+
+from fairspec_bench.measure import acceptance, bootstrap
+from fairspec_bench.measure.catalogue import across, measures
+from fairspec_bench.measure.report import Lines, build_report, render, report_frame
+from fairspec_bench.records import Dropped, Estimate, FairspecError, Report, RunConfig, TaskReport
+
+CHANCES = {"en": 0.85, "ja": 0.6, "te": 0.4}
+COUNT = 400
+
+
+def report_of(config: RunConfig, lines: Lines, seed: int = 0) -> Report:
+    return build_report(config, [ENVIRONMENT], lines, replicates=COUNT, seed=seed)
+
+
+def task(report: Report, language: str) -> TaskReport:
+    return next(each for each in report.suites[0].tasks if each.language == language)
+
+
+def shown(report: Report) -> str:
+    out = io.StringIO()
+    Console(file=out, width=200).print(render(report))
+    return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def whole() -> tuple[RunConfig, Lines]:
+    return make_run(CHANCES, 60, rounds=5)
+
+
+@pytest.fixture(scope="module")
+def report(whole: tuple[RunConfig, Lines]) -> Report:
+    return report_of(*whole)
+
+
+# --------------------------------------------------------------------------- figures
+
+
+def test_two_prompts_by_hand() -> None:
+    config = make_config(["en"], 2, gamma=2)
+    one, two = make_prompt("toy/en/0", [True, True, True, False]), make_prompt("toy/en/1", [False, True], kl=2.0)
+    traces, replays = zip(one, two, strict=True)
+    answers = [make_answer(traces[0].key, traces[0], chars=10, bytes=20), make_answer(traces[1].key, traces[1], chars=5, bytes=5)]
+    found = task(report_of(config, Lines(traces=traces, replays=replays, answers=answers)), "en")
+    figures = {name: each.value for name, each in found.measures.items()}
+    # blocks: [11|1 bonus] [0] and [0] [1 cut]; tested 2 + 1 + 1 + 1, accepted 2 + 0 + 0 + 1, proposed 2 · 4
+    expected = {
+        "acceptance": 4 / 6,
+        "acceptance_prompt_mean": (3 / 4 + 1 / 2) / 2,
+        "overlap": 0.9 * 4 / 6,
+        "acceptance_expected": 3 / 5,
+        "draft_utilisation": 3 / 8,
+        "blocks_expected": 2.0,
+        "block_efficiency": 6 / 4,
+        "block_efficiency_uncut": 1 + 2 / 4 + (2 / 4) * (1 / 1),
+        "misfit": (4 * 0.5 + 2 * 2.0) / 6,
+        "misfit_prompt_mean": (0.5 + 2.0) / 2,
+        "misfit_ce": 1 + (4 * 0.5 + 2 * 2.0) / 6,
+        "misfit_sequence": (4 * 0.5 + 2 * 2.0) / 2,
+        "misfit_per_byte": (4 * 0.5 + 2 * 2.0) / 25,
+        "verifier_entropy": 1.0,
+        "tokens_per_answer": 4.0,
+        "tokens_per_char": 8 / 15,
+        "verifier_calls_per_answer": 3.0,
+        "truncated": 0.0,
+        "verifier_fitness": 1.0,
+    }
+    for name, value in expected.items():
+        assert figures[name] == pytest.approx(value, rel=1e-7), name
+    for name in ("acceptance_observed", "speedup", "speedup_predicted", "speedup_iid", "cost_ratio", "drafter_fitness"):
+        assert figures[name] is None
+    assert (found.prompts, found.clusters, found.contexts, found.tokens) == (2, 2, 6, 8)
+    assert [each.value for each in found.acceptance_by_position] == pytest.approx([2 / 4, 1.0])
+    assert [each.value for each in found.acceptance_joint] == pytest.approx([2 / 4, 1 / 4])
+    assert found.block_efficiency_by_gamma[1].value == pytest.approx(6 / 4)
+    assert found.block_efficiency_by_gamma[8].value == pytest.approx(6 / 4)
+
+
+def test_every_measure_is_there_with_a_unit_and_a_definition(report: Report) -> None:
+    table = measures(3)
+    assert all(set(each.measures) == set(table) for each in report.suites[0].tasks)
+    assert set(report.suites[0].across) | {"unfairness_floor"} == set(across())
+    assert all(each.unit and each.definition for each in (*table.values(), *across().values()))
+
+
+def test_live_and_replayed_acceptance_agree_under_the_greedy_rule(report: Report) -> None:
+    for each in report.suites[0].tasks:
+        assert each.measures["acceptance_observed"].value == each.measures["acceptance_expected"].value
+
+
+def test_intervals_hold_their_figures(report: Report) -> None:
+    for each in report.suites[0].tasks:
+        for name, figure in each.measures.items():
+            if figure.low is not None and figure.high is not None and figure.value is not None:
+                assert figure.low - 1e-9 <= figure.value <= figure.high + 1e-9, name
+
+
+def test_known_truth_is_found(report: Report) -> None:
+    found = report.suites[0]
+    for each in found.tasks:
+        figure = each.measures["acceptance"]
+        assert figure.value == pytest.approx(CHANCES[each.language], abs=0.03)
+    assert found.ranks == {"toy/en": (1, 1), "toy/ja": (2, 2), "toy/te": (3, 3)}
+    assert found.across["worst_acceptance"].value == task(report, "te").measures["acceptance"].value
+    assert found.across["unfairness"].value == pytest.approx(0.0908, rel=0.3)
+    assert found.noise_floor is not None
+    assert found.noise_floor < 0.01
+    assert found.across["fitness_correlation"].value == 1
+    assert found.across["fitness_correlation_p"].value == pytest.approx(2 / 6)
+    assert report.race_verdict.startswith("quiet")
+
+
+# --------------------------------------------------------------------------- bytes
+
+
+def test_same_lines_in_any_order_give_the_same_bytes(whole: tuple[RunConfig, Lines], report: Report) -> None:
+    config, lines = whole
+    mixed = Lines(*(random.Random(1).sample(each, len(each)) for each in vars(lines).values()))
+    again = report_of(config, mixed)
+    assert again.model_dump_json() == report.model_dump_json()
+    assert Report.model_validate_json(report.model_dump_json()) == report
+
+
+def test_another_seed_moves_intervals_and_no_figure(whole: tuple[RunConfig, Lines], report: Report) -> None:
+    first, second = task(report, "en"), task(report_of(*whole, seed=1), "en")
+    assert {name: each.value for name, each in first.measures.items()} == {
+        name: each.value for name, each in second.measures.items()
+    }
+    assert first.measures["acceptance"] != second.measures["acceptance"]
+
+
+def test_a_sum_in_another_order_changes_no_byte(
+    whole: tuple[RunConfig, Lines], report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another BLAS rounds the last bits otherwise; here every replicate is off by some."""
+    draw = bootstrap.resample
+
+    def jittered(*args: object) -> np.ndarray:
+        totals = draw(*args)  # type: ignore[arg-type]
+        return totals * (1 + 2e-16 * np.random.default_rng(0).integers(-2, 3, totals.shape))
+
+    monkeypatch.setattr(bootstrap, "resample", jittered)
+    assert report_of(*whole).model_dump_json() == report.model_dump_json()
+
+
+# --------------------------------------------------------------------------- edges
+
+
+def test_empty_language_has_no_figures_and_is_named() -> None:
+    config, lines = make_run(CHANCES, 10)
+    suite = config.suites[0].model_copy(update={"languages": ("en", "ja", "te", "sw")})
+    found = report_of(config.model_copy(update={"suites": (suite,)}), lines)
+    empty = task(found, "sw")
+    assert (empty.prompts, empty.clusters, empty.contexts, empty.tokens) == (0, 0, 0, 0)
+    assert set(empty.measures.values()) == {Estimate()}
+    assert "toy/sw" not in found.suites[0].ranks
+    assert any("no data for sw" in note for note in found.notes)
+    assert found.suites[0].across["unfairness"].value is not None
+    assert "sw" in shown(found)
+
+
+def test_no_lines_at_all() -> None:
+    found = report_of(make_config(["en", "ja"], 0), Lines())
+    assert set(found.suites[0].across.values()) == {Estimate()}
+    assert found.suites[0].noise_floor is None
+    assert found.suites[0].ranks == {}
+    assert "no race" in found.race_verdict
+    assert shown(found)
+
+
+def test_one_language_has_figures_but_no_comparison() -> None:
+    found = report_of(*make_run({"en": 0.7}, 10))
+    assert task(found, "en").measures["acceptance"].low is not None
+    assert set(found.suites[0].across.values()) == {Estimate()}
+    assert found.suites[0].ranks == {}
+
+
+def test_one_prompt_has_figures_but_no_interval() -> None:
+    found = report_of(*make_run({"en": 0.7, "ja": 0.5}, 1, rounds=5))
+    for each in found.suites[0].tasks:
+        for name in ("acceptance", "misfit", "speedup", "tokens_per_answer"):
+            assert each.measures[name].value is not None
+            assert each.measures[name].low is None
+    assert found.suites[0].across["unfairness"] == Estimate()
+    assert found.suites[0].across["worst_acceptance"].low is None
+    assert found.suites[0].noise_floor is None
+    assert set(found.suites[0].ranks.values()) == {(1, 2)}
+
+
+@pytest.mark.parametrize("hit", [True, False])
+def test_all_and_none_accepted(hit: bool) -> None:
+    found = [make_prompt(f"toy/en/{k}", [hit] * 20) for k in range(5)]
+    config = make_config(["en"], 5, gamma=3)
+    figures = task(report_of(config, Lines(traces=[t for t, _ in found], replays=[r for _, r in found])), "en").measures
+    assert figures["acceptance"] == Estimate(value=float(hit), low=float(hit), high=float(hit))
+    assert figures["block_efficiency"].value == (4.0 if hit else 1.0)
+    assert figures["block_efficiency_uncut"].value == (4.0 if hit else 1.0)
+
+
+def test_answers_of_one_token_have_no_contexts() -> None:
+    found = [make_prompt(f"toy/en/{k}", []) for k in range(3)]
+    each = task(report_of(make_config(["en"], 3), Lines(traces=[t for t, _ in found], replays=[r for _, r in found])), "en")
+    assert each.contexts == 0
+    assert each.measures["acceptance"] == Estimate()
+    assert each.measures["block_efficiency"] == Estimate()
+    assert each.measures["tokens_per_answer"].value == 1
+    assert each.measures["verifier_calls_per_answer"].value == 1
+
+
+def test_a_drafter_without_q_has_no_misfit() -> None:
+    found = report_of(*make_run(CHANCES, 10, defined=False))
+    for each in found.suites[0].tasks:
+        assert each.measures["misfit"] == Estimate()
+        assert each.measures["acceptance"].value is not None
+    assert found.suites[0].across["unfairness"] == Estimate()
+    assert found.suites[0].across["acceptance_variance"].value is not None
+    assert found.suites[0].noise_floor is None
+    assert any("not defined for a drafter without a proper q (ngram)" in note for note in found.notes)
+    assert "not defined" in shown(found)
+
+
+def test_languages_without_a_common_problem_are_compared_unpaired() -> None:
+    config, lines = make_run(CHANCES, 20)
+    apart = report_of(config.model_copy(update={"clusters": {key: key for key in config.clusters}}), lines)
+    assert apart.suites[0].ranks == {"toy/en": (1, 1), "toy/ja": (2, 2), "toy/te": (3, 3)}
+
+
+def test_a_problem_missing_in_one_language_is_left_out_of_differences() -> None:
+    config, lines = make_run(CHANCES, 20)
+    gone = "toy/te/7"
+    cut = Lines(
+        traces=[each for each in lines.traces if each.key != gone],
+        replays=[each for each in lines.replays if each.key != gone],
+        dropped=[Dropped(key=gone, reason="too long")],
+    )
+    found = report_of(config, cut)
+    assert any("19 of 20 problems" in note for note in found.notes)
+    assert task(found, "te").measures["dropped"].value == pytest.approx(1 / 20)
+    assert task(found, "te").prompts == 19
+
+
+def test_u_within_the_noise_is_said() -> None:
+    found = report_of(*make_run({"en": 0.6, "ja": 0.6, "te": 0.6}, 12))
+    assert any("within its noise floor" in note for note in found.notes)
+
+
+# --------------------------------------------------------------------------- validity
+
+
+def test_truncation_flags_every_figure_of_its_task_and_of_no_other() -> None:
+    config, lines = make_run(CHANCES, 40)
+    keys = {each.key for each in lines.traces if each.key.startswith("toy/te/")}
+    few = sorted(keys)[:1]
+    cut = [each.model_copy(update={"finish": "cap"}) if each.key in few else each for each in lines.traces]
+    found = report_of(config, replace(lines, traces=cut))
+    assert task(found, "te").flags == ("truncated 2.5 %: every figure is of cut answers",)
+    assert task(found, "en").flags == ()
+    rows = report_frame(found)
+    assert set(rows[rows.language == "te"].flags) == {task(found, "te").flags[0]}
+    marked = [line for line in shown(found).splitlines() if "│ te" in line]
+    assert all("†" in line for line in marked)
+    assert not any("†" in line for line in shown(found).splitlines() if "│ en" in line)
+
+
+def test_one_percent_is_tolerated() -> None:
+    config, lines = make_run({"en": 0.5}, 100)
+    cut = [each.model_copy(update={"finish": "cap"}) if each.key == "toy/en/0" else each for each in lines.traces]
+    found = task(report_of(config, replace(lines, traces=cut)), "en")
+    assert found.measures["truncated"].value == 0.01
+    assert found.flags == ()
+
+
+def test_looping_off_language_and_wrong_answers() -> None:
+    config, lines = make_run({"en": 0.5}, 10)
+    answers = [
+        make_answer(trace.key, trace, looping=k < 2, language=None if k < 5 else "fr" if k < 7 else "en", correct=k < 4)
+        for k, trace in enumerate(lines.traces)
+    ]
+    found = task(report_of(config, replace(lines, answers=answers)), "en")
+    assert found.measures["looping"].value == 0.2
+    assert found.measures["off_language"].value == pytest.approx(2 / 5)
+    assert found.measures["verifier_fitness"].value == 0.4
+    assert found.flags == ("looping 20.0 %", "off_language 40.0 %")
+
+
+def test_ungraded_answers_have_no_fitness() -> None:
+    config, lines = make_run({"en": 0.5}, 4)
+    answers = [make_answer(trace.key, trace, correct=None) for trace in lines.traces]
+    assert task(report_of(config, replace(lines, answers=answers)), "en").measures["verifier_fitness"] == Estimate()
+
+
+def test_an_unfinished_run_says_so() -> None:
+    config, lines = make_run({"en": 0.5}, 4)
+    found = task(report_of(config, Lines(traces=lines.traces[:3], replays=lines.replays[:2])), "en")
+    assert found.flags == ("incomplete: 3 of 4 prompts", "incomplete: 2 of 3 prompts replayed")
+
+
+def test_a_noisy_machine_gets_no_verdict(whole: tuple[RunConfig, Lines]) -> None:
+    config, lines = whole
+    noisy = [
+        each.model_copy(update={"decode_ns": each.decode_ns * 2}) if each.mode == "control" else each
+        for each in lines.timings
+    ]
+    found = report_of(config, replace(lines, timings=noisy))
+    assert found.race_verdict.startswith("too noisy: no verdict")
+    assert "race: no verdict on speed" in task(found, "en").flags
+    text = shown(found)
+    assert "faster" not in text
+    assert "slower" not in text
+
+
+# --------------------------------------------------------------------------- lines that contradict each other
+
+
+def test_refusals() -> None:
+    config, lines = make_run({"en": 0.5}, 3, rounds=1)
+    trace, replay, timing = lines.traces[0], lines.replays[0], lines.timings[1]
+    assert timing.mode == "speculative"
+    other_prompt, other_length = {"prompt_sha": "f"}, {"ids": trace.ids[:-1]}
+    stranger, stranger_replay = make_prompt("toy/xx/0", [True])
+    cases = {
+        "comes twice": replace(lines, replays=[*lines.replays, replay]),
+        "no trace of the same prompt": replace(lines, replays=[replay.model_copy(update=other_prompt)]),
+        "does not have the trace's": replace(lines, traces=[trace.model_copy(update=other_length), *lines.traces[1:]]),
+        "has no trace": replace(lines, answers=[make_answer("toy/en/99", trace)]),
+        "of no task of this run": Lines(traces=[stranger], replays=[stranger_replay]),
+        "blocks of": replace(lines, timings=[timing.model_copy(update={"blocks": timing.blocks[:-1]})]),
+        "two speculative lines": replace(lines, timings=[timing, timing]),
+    }
+    for said, bad in cases.items():
+        with pytest.raises(FairspecError, match=said) as caught:
+            report_of(config, bad)
+        assert "\n" not in str(caught.value)
+
+
+# --------------------------------------------------------------------------- planted
+
+
+def test_swapping_tested_and_proposed_would_be_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM's "acceptance rate" (accepted / proposed) under our name fails the hand count."""
+    original = acceptance._block_columns
+
+    def swapped(*args: object) -> dict[str, np.ndarray]:
+        columns = original(*args)  # type: ignore[arg-type]
+        return columns | {"tested": columns["proposed"]}
+
+    monkeypatch.setattr(acceptance, "_block_columns", swapped)
+    with pytest.raises(AssertionError):
+        test_two_prompts_by_hand()
+
+
+# --------------------------------------------------------------------------- frame
+
+
+def test_frame_is_tidy(report: Report) -> None:
+    frame = report_frame(report)
+    assert list(frame.columns[:7]) == ["suite", "task", "language", "measure", "value", "low", "high"]
+    assert not frame.duplicated(["suite", "task", "measure"]).any()
+    row = frame[(frame.language == "en") & (frame.measure == "acceptance")].iloc[0]
+    figure = task(report, "en").measures["acceptance"]
+    assert (row.value, row.low, row.high) == (figure.value, figure.low, figure.high)
+    assert frame[frame.measure == "noise_floor"].value.item() == report.suites[0].noise_floor
+
+
+def test_race_of_one_language_beside_an_unraced_one() -> None:
+    config, lines = make_run({"en": 0.8, "ja": 0.5}, 10)
+    timings = [
+        timing
+        for trace, replay in zip(lines.traces[:10], lines.replays[:10], strict=True)
+        for timing in make_timings(trace, replay, 3, 5, jitter=np.ones((5, 3)))
+    ]
+    found = report_of(config, replace(lines, timings=timings))
+    assert task(found, "en").measures["speedup"].value is not None
+    assert task(found, "ja").measures["speedup"] == Estimate()
+    assert found.suites[0].across["speedup_gap"] == Estimate()

@@ -1,0 +1,287 @@
+"""The command line: each command does its job through the face, prints where things are, and starts fast."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_pair import contents, lasting, save_pair
+
+import fairspec_bench
+from fairspec_bench import cli, face
+from fairspec_bench.records import FairspecError
+
+Fairspec = tuple[int, str, str]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return save_pair(tmp_path_factory.mktemp("pair"))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAIRSPEC_CACHE_DIR", str(tmp_path / "cache"))
+
+
+class Shell:
+    """Runs `fairspec` in this process."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]):
+        self.capsys = capsys
+
+    def __call__(self, *arguments: object) -> Fairspec:
+        self.capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            cli.main([str(argument) for argument in arguments])
+        out, err = self.capsys.readouterr()
+        return int(left.value.code or 0), out, err
+
+
+@pytest.fixture
+def fairspec(capsys: pytest.CaptureFixture[str]) -> Shell:
+    return Shell(capsys)
+
+
+def small(pair: tuple[Path, Path]) -> list[object]:
+    options = "--suite embedded_math --languages en,te --limit 3 --cap 8 --gamma 2 --race_prompts 1 --race_rounds 1"
+    return [*pair, *options.split()]
+
+
+@pytest.fixture(scope="module")
+def run_folder(pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "first"
+    with pytest.raises(SystemExit) as left:
+        cli.main([str(argument) for argument in ("run", *small(pair), "--out", out)])
+    assert left.value.code == 0
+    return out
+
+
+# --------------------------------------------------------------------------- starting
+
+
+def loaded_by(code: str) -> set[str]:
+    """The modules that a fresh interpreter has loaded after running `code`."""
+    script = f"import sys\ntry:\n    {code}\nexcept SystemExit:\n    pass\nprint(*sys.modules, sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines())
+
+
+HEAVY = {"torch", "transformers", "lm_eval", "datasets", "pandas", "numpy", "scipy"}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import fairspec_bench",
+        "from fairspec_bench.cli import main; main(['--help'])",
+        "from fairspec_bench.cli import main; main(['run', '--help'])",
+        "from fairspec_bench.cli import main; main(['run', '--gama', '4'])",
+        "from fairspec_bench import score, plan, build_site",
+    ],
+)
+def test_starting_loads_nothing_heavy(code: str) -> None:
+    assert not loaded_by(code) & HEAVY
+
+
+def test_help_names_every_command(fairspec: Shell) -> None:
+    for arguments in ((), ("--help",), ("-h",)):
+        status, out, _ = fairspec(*arguments)
+        assert status == 0
+        for command in ("demo", "doctor", "tasks", "plan", "run", "report", "site", "testbed", "merge"):
+            assert f"\n  {command} " in out
+
+
+def test_options_are_called_as_in_lm_eval(fairspec: Shell) -> None:
+    _, out, _ = fairspec("run", "--help")
+    for option in ("limit", "batch_size", "device", "seed", "num_fewshot", "apply_chat_template", "model_args"):
+        assert f"--{option} " in out
+
+
+def test_the_public_face_is_what_it_says() -> None:
+    for name in fairspec_bench.__all__:
+        assert getattr(fairspec_bench, name) is not None
+    with pytest.raises(AttributeError, match="nothing_of_the_kind"):
+        _ = fairspec_bench.nothing_of_the_kind
+
+
+# --------------------------------------------------------------------------- commands
+
+
+def test_run_prints_tables_and_where(fairspec: Shell, pair: tuple[Path, Path], run_folder: Path) -> None:
+    before = contents(run_folder)
+    status, out, err = fairspec("run", *small(pair), "--out", run_folder)
+    assert status == 0
+    assert "acceptance" in out
+    assert out.rstrip().endswith(f"run: {run_folder}")
+    assert contents(run_folder) == before
+    assert err == ""
+
+
+def test_progress_is_plain_lines_where_there_is_no_terminal(
+    fairspec: Shell, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    status, _, err = fairspec("run", *small(pair), "--race_rounds", 0, "--out", tmp_path / "run")
+    assert status == 0
+    lines = err.splitlines()
+    assert lines[0] == "  0% trace          embedded_math/en/000"
+    assert len(lines) == 8
+    assert all(line[3] == "%" for line in lines)
+
+
+def test_report_in_every_format_and_of_two_runs(fairspec: Shell, run_folder: Path) -> None:
+    status, table, _ = fairspec("report", run_folder)
+    assert status == 0
+    assert "embedded_math" in table
+    _, text, _ = fairspec("report", run_folder, "--format", "json")
+    assert text == (run_folder / "report.json").read_text()
+    _, text, _ = fairspec("report", run_folder, "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert {row["language"] for row in rows} >= {"en", "te"}
+    frame = fairspec_bench.report_frame(fairspec_bench.report(run_folder))
+    assert len(rows) == len(frame)
+    _, text, _ = fairspec("report", run_folder, run_folder, "--format", "json")
+    (suite,) = json.loads(text)["suites"]
+    assert suite["differences"]["acceptance"]["embedded_math/en"]["value"] == 0
+    status, table, _ = fairspec("report", run_folder, run_folder)
+    assert "second − first" in table
+
+
+def test_parts_merge_into_the_run(fairspec: Shell, pair: tuple[Path, Path], run_folder: Path, tmp_path: Path) -> None:
+    parts = [tmp_path / f"part{number}" for number in (1, 2)]
+    for number, part in enumerate(parts, 1):
+        status, out, _ = fairspec("run", *small(pair), "--shard", f"{number}/2", "--out", part)
+        assert status == 0
+        assert out == f"part {number}/2 done: {part}. When all are: fairspec merge OUT PART…\n"
+    status, out, _ = fairspec("merge", tmp_path / "merged", *parts)
+    assert status == 0
+    assert out.rstrip().endswith(f"run: {tmp_path / 'merged'}")
+    assert lasting(tmp_path / "merged") == lasting(run_folder)
+
+
+def test_site_build_says_where(fairspec: Shell, run_folder: Path, tmp_path: Path) -> None:
+    status, out, _ = fairspec("site", "build", run_folder, "--out", tmp_path / "site")
+    assert (status, out) == (0, f"page: {tmp_path / 'site/index.html'}\n")
+    assert "first" in (tmp_path / "site/index.html").read_text()
+
+
+def test_plan_prints_tokens_memory_disk_hours_and_assumptions(fairspec: Shell, pair: tuple[Path, Path]) -> None:
+    status, out, _ = fairspec("plan", *small(pair))
+    assert status == 0
+    for word in ("embedded_math/te", "memory: weights", "disk: ", "hours: ", "assumed: every output is as long as"):
+        assert word in out
+
+
+def test_tasks_lists_suites_and_shows_one_prompt_whole(fairspec: Shell) -> None:
+    _, out, _ = fairspec("tasks")
+    assert [line.split()[0] for line in out.splitlines()] == ["embedded_math", "embedded_story", "mgsm", "multiq"]
+    status, out, _ = fairspec("tasks", "embedded_math")
+    assert status == 0
+    assert "licence Apache-2.0" in out
+    prompt = fairspec_bench.load_suite("embedded_math", languages=["bn"], limit=1).prompts[0]
+    assert out.endswith(f"{prompt.text}\n")
+
+
+def test_doctor_says_what_is_missing_and_what_to_do(
+    fairspec: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FAIRSPEC_DATA_DIR", str(tmp_path))
+    status, out, _ = fairspec("doctor")
+    assert status == 0
+    assert "ok      embedded pair: loads and fits" in out
+    assert "absent  suite mgsm: no data" in out
+    assert "absent  hub: HF_HUB_OFFLINE is set" in out
+
+    def broken(name: str) -> str:
+        raise FairspecError("the embedded pair is gone.")
+
+    monkeypatch.setattr(face, "embedded", broken)
+    status, out, _ = fairspec("doctor")
+    assert status == 1
+    assert "MISSING embedded pair: the embedded pair is gone." in out
+
+
+def test_demo_scores_the_embedded_pair_and_builds_the_site(
+    fairspec: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(face, "DEMO_QUICK", {"languages": ("en", "te"), "limit": 2, "cap": 12, "race_rounds": 0})
+    status, out, _ = fairspec("demo", "--quick", "--out", tmp_path / "demo")
+    assert status == 0
+    run, page = tmp_path / "demo/embedded-pair-quick", tmp_path / "demo/site/index.html"
+    assert out.rstrip().endswith(f"run:  {run}\npage: {page}")
+    assert page.exists()
+    report = fairspec_bench.report(run)
+    assert report.config.verifier.name == "embedded:verifier"
+    assert str(report.config.verifier.revision).startswith("weights-sha256:")
+    assert [suite.suite for suite in report.suites] == list(face.DEMO_SUITES)
+
+
+def test_testbed_passes_everything_on(fairspec: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given = {}
+
+    def train(text: Path, out: Path, **options: object) -> tuple[Path, Path]:
+        given.update(options, text=text)
+        return out / "verifier", out / "drafter"
+
+    monkeypatch.setattr("fairspec_bench.testbed.pair.train_on_text", train)
+    status, out, _ = fairspec("testbed", "--text", tmp_path, "--skew", "1.5", "--scale", "small", "--out", tmp_path)
+    assert (status, out) == (0, f"verifier: {tmp_path / 'verifier'}\ndrafter:  {tmp_path / 'drafter'}\n")
+    assert (given["text"], given["skew"], given["scale"], given["seed"]) == (tmp_path, 1.5, "small", 0)
+
+
+def test_every_option_of_run_reaches_the_run(fairspec: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An option that is parsed and then forgotten would be seen here."""
+    asked = {}
+
+    def score(verifier: str, drafter: str, suites: list[str], out: Path, **options: object) -> None:
+        options.pop("watch")
+        asked.update(vars(face.make_ask(verifier, drafter, suites, **options)), out=out)
+        raise FairspecError("seen.")
+
+    monkeypatch.setattr(face, "score", score)
+    options = (
+        "--suite a --suite b --languages en,ja --gamma 7 --limit 9 --batch_size 3 --device cuda:1 --dtype bfloat16 "
+        "--seed 5 --temperature 0.7 --top_k 20 --top_p 0.9 --num_fewshot 2 --apply_chat_template "
+        "--model_args revision=abc,attention=eager --drafter_args temperature=0.5 --cap 99 --race_prompts 11 "
+        "--race_rounds 6 --shard 2/3"
+    )
+    status, _, err = fairspec("run", "org/big", "org/small", *options.split())
+    assert (status, err) == (2, "fairspec: seen.\n")
+    verifier, drafter, rule = asked.pop("verifier"), asked.pop("drafter"), asked.pop("rule")
+    assert (verifier.source, verifier.revision, verifier.options) == ("org/big", "abc", {"attention": "eager"})
+    assert (drafter.source, drafter.kind, drafter.options) == ("org/small", "model", {"temperature": 0.5})
+    assert (rule.temperature, rule.top_k, rule.top_p) == (0.7, 20, 0.9)
+    assert asked == {
+        "suites": ("a", "b"), "languages": ("en", "ja"), "gamma": 7, "limit": 9, "batch_size": 3, "device": "cuda:1",
+        "dtype": "bfloat16", "seed": 5, "num_fewshot": 2, "chat_template": True, "cap": 99, "race_prompts": 11,
+        "race_rounds": 6, "part": (2, 3), "out": Path("runs/big--small"),
+    }  # fmt: skip
+
+
+def test_load_pair_gives_models_that_fit(pair: tuple[Path, Path]) -> None:
+    verifier, drafter = fairspec_bench.load_pair(*map(str, pair))
+    assert drafter.model is not None
+    assert verifier.vocab_size == drafter.model.vocab_size
+
+
+# --------------------------------------------------------------------------- errors
+
+
+def test_a_bug_is_one_line_too_and_debug_shows_where(fairspec: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise ZeroDivisionError("first\nsecond")
+
+    monkeypatch.setattr(face, "doctor", broken)
+    status, _, err = fairspec("doctor")
+    assert status == 2
+    assert err == "fairspec: an error of its own: ZeroDivisionError: first second (--debug shows where)\n"
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["--debug", "doctor"])
+    monkeypatch.setattr(face, "list_suites", lambda: (_ for _ in ()).throw(FairspecError("known.")))
+    with pytest.raises(FairspecError):
+        cli.main(["tasks", "--debug"])
