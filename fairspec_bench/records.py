@@ -384,7 +384,7 @@ def read_lines(path: Path, kind: type[R], *, torn_ok: bool = True) -> Iterator[R
                         return
                 yield kind.model_validate_json(raw)
     except ValidationError as error:
-        raise RecordError(f"{path}:{number} {_first(error)} Delete the damaged shard's lines or the folder.") from None
+        raise RecordError(f"{path}:{number} {_first(error)} Delete its task's folder and run again.") from None
     except OSError as error:
         raise RecordError(f"{path}: cannot be read ({error.strerror}).") from error
 

@@ -310,9 +310,7 @@ def test_unwritable_places(refused: Refusal, pair: tuple[Path, Path], tmp_path: 
     assert (tmp_path / "file").read_text() == "in the way"
 
 
-def test_a_full_disk_loses_nothing(
-    refused: Refusal, pair: tuple[Path, Path], tmp_path: Path, finished: Path
-) -> None:
+def test_a_full_disk_loses_nothing(refused: Refusal, pair: tuple[Path, Path], tmp_path: Path, finished: Path) -> None:
     out = tmp_path / "out"
     room = resource.getrlimit(resource.RLIMIT_FSIZE)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

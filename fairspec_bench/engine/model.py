@@ -30,6 +30,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedModel
 from transformers.cache_utils import LinearAttentionCacheLayerMixin
 
+from fairspec_bench import hub
 from fairspec_bench.engine.rowcache import PACKED, RowCache
 from fairspec_bench.records import FairspecError, Sha256
 
@@ -242,9 +243,14 @@ def _locate(name: str, revision: str | None) -> tuple[Path, str | None]:
 
 
 def _download(name: str, revision: str | None) -> Path:
+    if not hub.reachable():
+        raise FairspecError(
+            f"{name}: no such folder, not in the Hub cache, and the Hub cannot be reached. "
+            "Give a folder, or fetch the model on a connected machine."
+        )
     page = f"https://huggingface.co/{name}"
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=_FILES, etag_timeout=5))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_FILES))
     except GatedRepoError:
         raise FairspecError(f"{name}: gated model. Accept its licence at {page}, then set HF_TOKEN.") from None
     except RevisionNotFoundError:
@@ -252,10 +258,7 @@ def _download(name: str, revision: str | None) -> Path:
     except RepositoryNotFoundError:
         raise FairspecError(f"{name}: neither a folder nor a model at {page} (a private one needs HF_TOKEN).") from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise FairspecError(
-            f"{name}: no such folder, not in the Hub cache, and the Hub cannot be reached ({_line(error)[:80]}). "
-            "Give a folder, or fetch the model on a connected machine."
-        ) from error
+        raise FairspecError(f"{name}: cannot be fetched from {page} ({_line(error)}). Try again.") from error
 
 
 def _require_safetensors(folder: Path, name: str) -> None:

@@ -80,7 +80,9 @@ def _on_common_prompts(book: Book, other: Book, config: RunConfig) -> Book:
             )
     traces = {key: book.traces[key] for key in sorted(common)}
     replays = {key: book.replays[key] for key in sorted(common)}
-    return replace(book, config=config, traces=traces, replays=replays, answers={}, drafter_answers={}, dropped={}, timings=())
+    return replace(
+        book, config=config, traces=traces, replays=replays, answers={}, drafter_answers={}, dropped={}, timings=()
+    )
 
 
 def _suite(before: Book, after: Book, suite: SuiteConfig, replicates: int, seed: int) -> SuiteComparison:

@@ -5,8 +5,10 @@ Knows the records and which prompt they belong to; takes no ratio and draws no c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -56,6 +58,11 @@ class Book:
     def cluster(self, key: str) -> str:
         """The problem a prompt shares with other languages of its suite, else itself."""
         return f"{suite_of(key)}/{self.config.clusters.get(key, key)}"
+
+    @cached_property
+    def planned(self) -> Mapping[str, int]:
+        """How many prompts the run set out to ask, by task."""
+        return Counter(map(task_of, self.config.clusters))
 
     def keys(self, suite: str) -> list[str]:
         """The prompts of a suite that ran or were dropped, sorted."""

@@ -15,7 +15,7 @@ from fairspec_bench.measure import acceptance, bootstrap, speed, unfairness, val
 from fairspec_bench.measure.bootstrap import Array
 from fairspec_bench.measure.catalogue import measures
 from fairspec_bench.measure.compare import compare_runs
-from fairspec_bench.measure.lines import Book, Lines, Sheets, open_book, race_sheet, suite_of, suite_sheets, task_of
+from fairspec_bench.measure.lines import Book, Lines, open_book, race_sheet, suite_of, suite_sheets
 from fairspec_bench.measure.show import render, report_frame
 from fairspec_bench.measure.table import Joint, Sheet, estimate, joint, published, replicate
 from fairspec_bench.measure.unfairness import ACROSS, Evidence
@@ -86,43 +86,41 @@ def _suite_report(
     between = {each.name: published(each.figure(evidence, each.of[0])) for each in ACROSS}
     report = SuiteReport(
         suite=suite.name,
-        tasks=tuple(_task_report(book, task, figures[task], sheets.prompts[task], quiet) for task in figures),
+        tasks=tuple(_task_report(book, task, figures[task], sheet, quiet) for task, sheet in sheets.prompts.items()),
         across={name: each for name, each in between.items() if name != "unfairness_floor"},
         noise_floor=between["unfairness_floor"].value,
         ranks=unfairness.rank_ranges(evidence.shared("acceptance"), replicates),
     )
-    return report, _suite_notes(report, sheets, evidence)
+    return report, _suite_notes(report, evidence)
 
 
 def _task_report(book: Book, task: str, figures: Mapping[str, Estimate], sheet: Sheet, quiet: bool) -> TaskReport:
     given, joint_, swept = acceptance.position_measures(book.config.gamma)
-    lengths = [len(trace.ids) for trace in book.traces.values() if task_of(trace.key) == task]
-    named = measures(book.config.gamma)
+    traced = sheet.only(np.isfinite(sheet.columns["tokens"]))
+    prompts, tokens = len(traced.clusters), int(traced.columns["tokens"].sum())
     return TaskReport(
         task=task,
         suite=suite_of(task),
         language=task.rpartition("/")[2],
-        prompts=len(lengths),
-        clusters=len(np.unique(sheet.clusters[np.isfinite(sheet.columns["tokens"])])),
-        contexts=sum(lengths) - len(lengths),
-        tokens=sum(lengths),
-        measures={name: figures[name] for name in named},
+        prompts=prompts,
+        clusters=len(np.unique(traced.clusters)),
+        contexts=tokens - prompts,
+        tokens=tokens,
+        measures={name: figures[name] for name in measures(book.config.gamma)},
         acceptance_by_position=tuple(figures[each.name] for each in given),
         acceptance_joint=tuple(figures[each.name] for each in joint_),
         block_efficiency_by_gamma={gamma: figures[each.name] for gamma, each in swept.items()},
-        flags=_flags(book, task, figures, quiet),
+        flags=_flags(book, task, figures, sheet, quiet),
     )
 
 
 # --------------------------------------------------------------------------- what must be said beside the figures
 
 
-def _flags(book: Book, task: str, figures: Mapping[str, Estimate], quiet: bool) -> tuple[str, ...]:
+def _flags(book: Book, task: str, figures: Mapping[str, Estimate], sheet: Sheet, quiet: bool) -> tuple[str, ...]:
     flags = list(validity.flags(figures))
-    planned = sum(task_of(key) == task for key in book.config.clusters)
-    seen = sum(task_of(key) == task for key in {*book.traces, *book.dropped})
-    replayed = sum(task_of(key) == task for key in book.replays)
-    traced = sum(task_of(key) == task for key in book.traces)
+    planned, seen = book.planned.get(task, 0), len(sheet.clusters)
+    traced, replayed = (int(np.isfinite(sheet.columns[name]).sum()) for name in ("tokens", "contexts"))
     if seen < planned:
         flags.append(f"incomplete: {seen} of {planned} prompts")
     if book.config.drafter is not None and replayed < traced:
@@ -151,7 +149,7 @@ def _run_notes(book: Book) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _suite_notes(report: SuiteReport, sheets: Sheets, evidence: Evidence) -> tuple[str, ...]:
+def _suite_notes(report: SuiteReport, evidence: Evidence) -> tuple[str, ...]:
     notes = []
     own, shared = evidence.own("acceptance"), evidence.shared("acceptance")
     empty = [task.language for task in report.tasks if task.measures["acceptance"].value is None]

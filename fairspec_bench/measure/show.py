@@ -108,10 +108,6 @@ def _speed_table(suite: SuiteReport, verdict: str) -> Table:
 def _across_table(suite: SuiteReport) -> Table:
     table = plain_table(f"{suite.suite}: across languages", ["figure", "value", "unit", "definition"])
     known = across()
-    means = [task.measures["acceptance"].value for task in suite.tasks]
-    values = [value for value in means if value is not None]
-    mean = Estimate(value=sum(values) / len(values)) if values else Estimate()
-    table.add_row("mean acceptance", cell(mean), "1", "mean over languages: read U beside it")
     for name, figure in suite.across.items():
         undefined = name.startswith(("unfairness", "misfit")) and figure.value is None
         table.add_row(name, "not defined" if undefined else cell(figure), known[name].unit, known[name].definition)

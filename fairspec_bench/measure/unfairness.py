@@ -74,6 +74,16 @@ def pairs(count: int) -> tuple[list[tuple[int, int]], Array]:
     return found, contrasts
 
 
+def mean(own: Joint, replicates: int) -> Estimate:
+    """The mean over tasks, every task alike."""
+    count = len(own.tasks)
+    bounds = own.bounds(np.full((1, count), 1 / count), replicates)
+    value = float(own.value.mean())
+    if bounds is None:
+        return Estimate(value=value)
+    return Estimate(value=value, low=max(0.0, float(bounds[0][0])), high=float(bounds[1][0]))
+
+
 def worst(own: Joint, replicates: int) -> Estimate:
     """The least value, with the least lower and the least upper of simultaneous bounds: at least 95 %."""
     bounds = own.bounds(np.eye(len(own.tasks)), replicates)
@@ -197,7 +207,7 @@ def _floor(statistic: Callable[[Array], Array]) -> Callable[[Evidence, str], Est
     return figure
 
 
-def _extreme(figure: Callable[[Joint, int], Estimate], *, shared: bool) -> Callable[[Evidence, str], Estimate]:
+def _over(figure: Callable[[Joint, int], Estimate], *, shared: bool) -> Callable[[Evidence, str], Estimate]:
     def of(evidence: Evidence, measure: str) -> Estimate:
         joint = evidence.shared(measure) if shared else evidence.own(measure)
         return Estimate() if joint is None else figure(joint, evidence.count)
@@ -223,6 +233,14 @@ def _fitness(evidence: Evidence) -> tuple[float | None, float | None]:
 
 
 ACROSS: tuple[Across, ...] = (
+    Across(
+        "mean_acceptance",
+        "1",
+        "mean over tasks; no U is read without it",
+        ("acceptance",),
+        _over(mean, shared=False),
+    ),
+    Across("mean_speedup", "1", "mean over tasks; no U is read without it", ("speedup",), _over(mean, shared=False)),
     Across(
         "unfairness", "nats²", "U = mean (D_T − min D)² on misfit, bias-corrected", ("misfit",), _spread(unfairness)
     ),
@@ -255,23 +273,23 @@ ACROSS: tuple[Across, ...] = (
         ("acceptance",),
         _floor(variance),
     ),
-    Across("worst_acceptance", "1", "min acceptance", ("acceptance",), _extreme(worst, shared=False)),
-    Across("worst_speedup", "1", "min speed-up", ("speedup",), _extreme(worst, shared=False)),
-    Across("speedup_gap", "1", "max − min speed-up", ("speedup",), _extreme(gap, shared=True)),
-    Across("speedup_ratio", "1", "min / max speed-up", ("speedup",), _extreme(min_over_max, shared=True)),
+    Across("worst_acceptance", "1", "min acceptance", ("acceptance",), _over(worst, shared=False)),
+    Across("worst_speedup", "1", "min speed-up", ("speedup",), _over(worst, shared=False)),
+    Across("speedup_gap", "1", "max − min speed-up", ("speedup",), _over(gap, shared=True)),
+    Across("speedup_ratio", "1", "min / max speed-up", ("speedup",), _over(min_over_max, shared=True)),
     Across(
         "latency_ratio",
         "1",
         "max / min seconds_per_answer, speculative",
         ("seconds_per_answer",),
-        _extreme(max_over_min, shared=True),
+        _over(max_over_min, shared=True),
     ),
     Across(
         "latency_ratio_autoregressive",
         "1",
         "max / min seconds_per_answer, no drafter",
         ("seconds_per_answer_autoregressive",),
-        _extreme(max_over_min, shared=True),
+        _over(max_over_min, shared=True),
     ),
     Across(
         "fitness_correlation",

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 
-import fairspec_bench
 from fairspec_bench.records import Environment
 
 PACKAGES = ("fairspec-bench", "torch", "transformers", "tokenizers", "lm-eval", "numpy", "scipy", "pandas")
@@ -56,7 +55,7 @@ def _processor() -> str:
 
 def _checkout() -> Path | None:
     """The Git checkout whose own package this is; not one that merely has it installed somewhere inside."""
-    root = Path(fairspec_bench.__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     return root if (root / ".git").exists() and _git(root, "rev-parse", "HEAD") else None
 
 

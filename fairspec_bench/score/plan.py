@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fairspec_bench import hub
 from fairspec_bench.codec import Codec
 from fairspec_bench.engine.loop import Decoded, as_request, decode
 from fairspec_bench.engine.model import DTYPES, Model
@@ -126,7 +127,12 @@ def _config(model: ModelAsk) -> Any:
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(model.source, revision=model.revision, trust_remote_code=False)
+        return AutoConfig.from_pretrained(
+            model.source,
+            revision=model.revision,
+            local_files_only=Path(model.source).expanduser().is_dir() or not hub.reachable(),
+            trust_remote_code=False,
+        )
     except (OSError, ValueError, KeyError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise FairspecError(f"{model.name}: no configuration to plan from ({reason}).") from error

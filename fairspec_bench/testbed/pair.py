@@ -1,7 +1,7 @@
 """Makes verifier/drafter pairs with a known language imbalance: the embedded pair and pairs on a user's own text.
 
 Knows the recipes (sizes, schedules, seeds, mixes) and how a finished model is saved. The embedded pair's weights lie
-beside this file in `pair/`; `python -m fairspec_bench.testbed.pair OUT [--scale tiny]` makes them again from the recipe.
+beside this file in `pair/`; `python -m fairspec_bench.testbed.pair OUT [tiny]` makes them again.
 """
 
 from __future__ import annotations
@@ -137,15 +137,17 @@ def _train_pair(
             continue
         model = build(member.shape, len(tokenizer), recipe.positions, member.seed)
         checkpoint = out / f".{folder.name}.pt"
-        train(model, batches(member), member.schedule, checkpoint=checkpoint, say=lambda x, f=folder: say(f"{f.name}: {x}"))
+        train(model, batches(member), member.schedule, checkpoint=checkpoint, say=_prefixed(folder.name, say))
         save(model, tokenizer, folder, {"recipe": asdict(member), "torch": torch.__version__, **facts})
         checkpoint.unlink(missing_ok=True)
     return folders
 
 
-def save(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path, facts: dict[str, object]
-) -> None:
+def _prefixed(name: str, say: Say) -> Say:
+    return lambda line: say(f"{name}: {line}")
+
+
+def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path, facts: dict[str, object]) -> None:
     """Save in bfloat16 safetensors with the tokenizer; `recipe.json`, written last, says how it was made."""
     folder.mkdir(parents=True, exist_ok=True)
     model.to(torch.bfloat16).save_pretrained(folder)

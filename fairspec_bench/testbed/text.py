@@ -1,8 +1,8 @@
 """Batches of real text for training: any folder of `<language>.txt`, split by document, packed to long sequences.
 
-Knows how lines make documents and documents make packed sequences. With a `DOCUMENT_IDS.tsv` beside the texts (one id a
-line, as in NTREX) lines of one id are one document in every language; without it a blank line ends a document, and a file
-without blank lines is cut into documents of 20 lines. Held-out documents are never trained on.
+Knows how lines make documents and documents make packed sequences. With a `DOCUMENT_IDS.tsv` beside the texts (one id
+a line, as in NTREX) lines of one id are one document in every language; without it a blank line ends a document, and a
+file without blank lines is cut into documents of 20 lines. Held-out documents are never trained on.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ def read_texts(folder: Path, held_out: float = 0.1) -> Texts:
         train[path.stem] = [body for name, body in documents if not is_held[name]]
         held[path.stem] = [body for name, body in documents if is_held[name]]
         if not train[path.stem]:
-            raise FairspecError(f"{path}: no document left to train on. Give more text or blank lines between documents.")
+            raise FairspecError(
+                f"{path}: no document left to train on. Give more text or blank lines between documents."
+            )
     return Texts(train, held, digest.hexdigest())
 
 

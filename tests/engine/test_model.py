@@ -141,6 +141,7 @@ def test_a_missing_hub_model_is_refused_at_once() -> None:
         (GatedRepoError, ("https://huggingface.co/some/model", "licence", "HF_TOKEN")),
         (RepositoryNotFoundError, ("neither a folder nor a model", "HF_TOKEN")),
         (RevisionNotFoundError, ("no revision 'v9'",)),
+        (ConnectionError, ("cannot be fetched",)),
     ],
 )
 def test_what_the_hub_says_is_passed_on_in_one_line(
@@ -151,6 +152,7 @@ def test_what_the_hub_says_is_passed_on_in_one_line(
             raise module.LocalEntryNotFoundError("not cached")
         raise error.__new__(error)
 
+    monkeypatch.setattr(module.hub, "reachable", lambda: True)
     monkeypatch.setattr(module, "snapshot_download", refuse)
     message = refusal(lambda: load_model("some/model", revision="v9"))
     assert all(word in message for word in words)

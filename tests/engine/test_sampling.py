@@ -83,7 +83,7 @@ def _coin_is_the_drafts(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("plant", [_redraw_from_p, _coin_is_the_drafts])
 def test_a_planted_bug_breaks_the_law(plant: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch)
-    assert transitions_pvalue(PLAIN, 200) < 1e-6
+    assert transitions_pvalue(PLAIN, 300) < 1e-6
 
 
 # --------------------------------------------------------------------------- acceptance

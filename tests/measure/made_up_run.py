@@ -39,7 +39,13 @@ ENVIRONMENT = Environment(
 
 
 def make_config(
-    languages: Sequence[str], prompts: int, *, gamma: int = 3, suite: str = "toy", kind: str = "model", drafter: bool = True
+    languages: Sequence[str],
+    prompts: int,
+    *,
+    gamma: int = 3,
+    suite: str = "toy",
+    kind: str = "model",
+    drafter: bool = True,
 ) -> RunConfig:
     """A run of one suite whose problem k is shared by all languages."""
     keys = [f"{suite}/{language}/{k}" for language in languages for k in range(prompts)]
@@ -100,8 +106,10 @@ def make_answer(key: str, trace: Trace, **changes: object) -> Answer:
     return Answer.model_validate({"key": key, **fields, **changes})
 
 
-def make_timings(trace: Trace, replay: Replay, gamma: int, rounds: int, *, context: int = 100, jitter: np.ndarray) -> list[Timing]:
-    """A race on a machine where a verifier step takes 100 ns (140 for a block), a drafter step 20, times `jitter` `[rounds, 3]`."""
+def make_timings(
+    trace: Trace, replay: Replay, gamma: int, rounds: int, *, context: int = 100, jitter: np.ndarray
+) -> list[Timing]:
+    """A race where a verifier step takes 100 ns (140 for a block), a drafter step 20, times `jitter` `[rounds, 3]`."""
     hits = [draft == token for draft, token in zip(replay.draft_ids, trace.ids[1:], strict=True)]
     blocks = blocks_from_matches(hits, gamma)
     found = []

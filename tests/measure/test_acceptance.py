@@ -125,7 +125,7 @@ def test_uncut_of_unreached_and_unreachable_positions() -> None:
 
 
 def test_uncut_is_free_of_the_last_block() -> None:
-    """Texts of 10 tokens and of 400 at one chance of acceptance: the realised efficiency falls, the uncut one does not."""
+    """Texts of 10 tokens and of 400 at one chance of acceptance: the realised efficiency falls, the uncut does not."""
     gamma, chance = 4, 0.8
     figures = {}
     for length in (10, 400):

@@ -68,7 +68,9 @@ def test_spread_is_the_textbook_ratio_estimator() -> None:
 def test_spread_of_a_race_is_two_way_analysis_of_variance() -> None:
     """Against the mean squares of a balanced prompts × rounds table, written out."""
     generator = np.random.default_rng(1)
-    table = generator.standard_normal((7, 1)) + 0.5 * generator.standard_normal((1, 4)) + generator.standard_normal((7, 4))
+    table = (
+        generator.standard_normal((7, 1)) + 0.5 * generator.standard_normal((1, 4)) + generator.standard_normal((7, 4))
+    )
     influence = (table - table.mean()) / table.size
     rows, columns = table.mean(axis=1) - table.mean(), table.mean(axis=0) - table.mean()
     rest = table - table.mean() - rows[:, None] - columns

@@ -60,7 +60,7 @@ def test_truth_bounds() -> None:
 
 @pytest.mark.parametrize("gamma", [1, 2, 4, 8])
 def test_block_efficiency_bound_holds_for_any_text(gamma: int) -> None:
-    """Bursty, steady and certain texts, several prompts pooled: the i.i.d. formula would fail here, this one must not."""
+    """Bursty, steady and certain texts, prompts pooled: the i.i.d. formula would fail here, this one must not."""
     generator = np.random.default_rng(gamma)
     below_iid = 0
     for _ in range(100):

@@ -73,7 +73,11 @@ def test_one_common_prompt_has_no_interval(before: tuple[RunConfig, Lines]) -> N
     config, lines = before
     one = replace(lines, traces=lines.traces[:1], replays=lines.replays[:1], answers=(), drafter_answers=())
     (suite,) = compared(before, (config, one)).suites
-    assert suite.differences["acceptance"] == {"toy/en": Estimate(value=0.0), "toy/ja": Estimate(), "toy/te": Estimate()}
+    assert suite.differences["acceptance"] == {
+        "toy/en": Estimate(value=0.0),
+        "toy/ja": Estimate(),
+        "toy/te": Estimate(),
+    }
     assert suite.unfairness == Estimate()
 
 

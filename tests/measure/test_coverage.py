@@ -1,7 +1,7 @@
 """Do 95 % intervals hold the truth in 95 % of made-up worlds? One test a kind, each beside the mistake it must catch.
 
-Accepted: 92–98 %, seeds fixed. Where a figure sits on the edge of what is possible (a true U of 0) only one side can miss, so
-97.5 % is nominal and more is no fault; simultaneous bounds of an extreme are conservative by construction.
+Accepted: 92–98 %, seeds fixed. Where a figure sits on the edge of what is possible (a true U of 0) only one side can
+miss, so 97.5 % is nominal and more is no fault; simultaneous bounds of an extreme are conservative by construction.
 """
 
 from __future__ import annotations
@@ -89,7 +89,9 @@ def test_resampling_tokens_would_be_caught() -> None:
 # --------------------------------------------------------------------------- differences of two runs
 
 
-def two_runs(generator: np.random.Generator, tasks: int, count: int) -> tuple[dict[str, Sheet], dict[str, Sheet], Partition]:
+def two_runs(
+    generator: np.random.Generator, tasks: int, count: int
+) -> tuple[dict[str, Sheet], dict[str, Sheet], Partition]:
     """Problems shared by tasks and runs; the second drafter's hits exceed the first's by .05 in every task."""
     shared = 0.6 + 0.2 * generator.random(count)
     before, after = {}, {}
@@ -100,7 +102,7 @@ def two_runs(generator: np.random.Generator, tasks: int, count: int) -> tuple[di
         before[task] = Sheet(np.arange(count), count, {"hits": base * contexts, "contexts": contexts})
         after[task] = Sheet(np.arange(count), count, {"hits": (base + change) * contexts, "contexts": contexts})
     clusters = [str(each) for each in range(count)]
-    return before, after, bootstrap.partition({task: clusters for task in before})
+    return before, after, bootstrap.partition(dict.fromkeys(before, clusters))
 
 
 @pytest.mark.parametrize(("tasks", "count"), [(1, 12), (1, 60), (11, 12), (11, 60)])
@@ -145,7 +147,7 @@ def tasks_of(generator: np.random.Generator, means: Array, count: int) -> tuple[
         own = mean + 0.25 * (generator.gamma(2, 1, count) - 2) / np.sqrt(2) + shared
         sheets[str(place)] = Sheet(np.arange(count), count, {"kl": own * contexts, "contexts": contexts})
     clusters = [str(each) for each in range(count)]
-    return sheets, bootstrap.partition({task: clusters for task in sheets})
+    return sheets, bootstrap.partition(dict.fromkeys(sheets, clusters))
 
 
 def drawn(sheets: dict[str, Sheet], generator: np.random.Generator, count: int = 400) -> tuple[Array, Array]:
@@ -285,7 +287,7 @@ def test_extremes_are_held(means: Array) -> None:
 
 
 def race_sheet(generator: np.random.Generator, count: int, rounds: int, drift: float) -> tuple[Sheet, float]:
-    """Times with prompts of their own speed-up, and rounds in which either mode runs slower by `drift`; the true ratio."""
+    """Times with prompts of their own speed-up, and rounds in which a mode runs slower by `drift`; the true ratio."""
     wait = generator.gamma(9, 1 / 9, count)
     gain = 0.15 * generator.standard_normal(count)
     pace = np.exp(drift * generator.standard_normal((2, rounds)) - drift**2 / 2)
@@ -296,7 +298,9 @@ def race_sheet(generator: np.random.Generator, count: int, rounds: int, drift: f
     return Sheet(clusters, count, {"plain": plain.ravel(), "speculative": speculative.ravel()}, rounds, turns), 1.4
 
 
-@pytest.mark.parametrize(("count", "rounds", "drift"), [(50, 5, 0.05), (50, 5, 0.02), (50, 5, 0.0), (12, 5, 0.05), (50, 10, 0.05)])
+@pytest.mark.parametrize(
+    ("count", "rounds", "drift"), [(50, 5, 0.05), (50, 5, 0.02), (50, 5, 0.0), (12, 5, 0.05), (50, 10, 0.05)]
+)
 def test_race_crosses_prompts_and_rounds(count: int, rounds: int, drift: float) -> None:
     def world(generator: np.random.Generator) -> bool:
         sheet, truth = race_sheet(generator, count, rounds, drift)
@@ -334,7 +338,9 @@ def test_speedups_of_several_tasks_hold_at_once() -> None:
 
     def world(generator: np.random.Generator) -> bool:
         sheets = {str(place): race_sheet(generator, 50, 5, 0.02)[0] for place in range(5)}
-        found = table.joint(RACE, sheets, bootstrap.partition({task: map(str, range(50)) for task in sheets}), shared=True)
+        found = table.joint(
+            RACE, sheets, bootstrap.partition({task: map(str, range(50)) for task in sheets}), shared=True
+        )
         assert found is not None
         bounds = found.bounds(contrasts, 500)
         assert bounds is not None

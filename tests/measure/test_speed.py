@@ -82,7 +82,7 @@ def test_predicted_speedup_is_the_measured_one_on_a_steady_clock() -> None:
 
 
 def test_predicted_times_are_pooled_over_languages_of_one_length_only() -> None:
-    """A language timed while the machine was slow in one mode predicts like the others; a longer one has its own times."""
+    """A language timed while one mode was slow predicts like the others; one of longer prompts has its own times."""
     slow = np.ones((5, 3)) * [1, 3, 1]
     lines = [*timings("toy/en/0"), *timings("toy/te/0", jitter=slow), *timings("toy/ja/0", context=4000, jitter=slow)]
     english, telugu, japanese, unseen = predicted(lines, ["toy/en", "toy/te", "toy/ja", "toy/sw"])

@@ -62,7 +62,9 @@ def test_spearman_agrees_with_scipy() -> None:
             return float(stats.spearmanr(x, second).statistic)
 
         exact = np.inf if count == 5 else 1000
-        expected = stats.permutation_test((first,), statistic, permutation_type="pairings", n_resamples=exact, rng=generator)
+        expected = stats.permutation_test(
+            (first,), statistic, permutation_type="pairings", n_resamples=exact, rng=generator
+        )
         assert rho == pytest.approx(expected.statistic)
         assert p == pytest.approx(expected.pvalue, abs=1e-9 if count == 5 else 0.05)
 
@@ -81,6 +83,10 @@ def test_spearman_without_an_order() -> None:
 def test_extremes_by_hand() -> None:
     found = joint({"a": [1.0, 1.2, 0.8, 1.0], "b": [2.0, 2.2, 1.8, 2.0], "c": [4.0, 4.2, 3.8, 4.0]})
     low, gap, ratio = unfairness.worst(found, 1000), unfairness.gap(found, 1000), unfairness.max_over_min(found, 1000)
+    mean = unfairness.mean(found, 1000)
+    error = np.std([1.0, 1.2, 0.8, 1.0], ddof=1) / 2
+    assert mean.value == pytest.approx(7 / 3)
+    assert mean.high == pytest.approx(7 / 3 + stats.t.isf(0.025, 3) * error)
     assert low.value == pytest.approx(1)
     assert gap.value == pytest.approx(3)
     assert gap.low == pytest.approx(3)  # the problems move all tasks alike, so the difference does not move
@@ -100,7 +106,11 @@ def test_ratio_to_nothing_is_not_a_number() -> None:
 
 def test_rank_ranges_by_hand() -> None:
     wide = [0.0, 0.4, -0.4, 0.2, -0.2, 0.0]
-    figures = {"best": [9 + each / 9 for each in wide], "tie": [5 + each for each in wide], "tied": [5 - each for each in wide]}
+    figures = {
+        "best": [9 + each / 9 for each in wide],
+        "tie": [5 + each for each in wide],
+        "tied": [5 - each for each in wide],
+    }
     assert unfairness.rank_ranges(joint(figures), 2000) == {"best": (1, 1), "tie": (2, 3), "tied": (2, 3)}
 
 

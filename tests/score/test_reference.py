@@ -76,7 +76,8 @@ def test_all_that_decides_a_text_is_in_its_address(tmp_path: Path, decoded: list
     changes = [
         {"rule": SAMPLED},
         {"rule": SAMPLED, "seed": 1},
-        {"verifier": noised(VERIFIER, 0.01)},
+        {"rule": Rule(temperature=1.0, top_k=9)},
+        {"verifier": wrap(noised(VERIFIER, 0.01).hf, VERIFIER.name)},
         {"verifier": wrap(family("llama"), "another name")},
         {"encoded": [prompt.model_copy(update={"cap": 9}) for prompt in ENCODED]},
         {"stops": stop, "stop_identity": "two tokens"},

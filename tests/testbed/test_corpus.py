@@ -48,7 +48,10 @@ def test_every_equation_is_right_and_ends_in_the_number(language: str) -> None:
         equations = EQUATION.findall(told.solution)
         assert equations
         for left, sign, right, result in equations:
-            assert int(result) == {"+": int(left) + int(right), "-": int(left) - int(right), "*": int(left) * int(right)}[sign]
+            assert (
+                int(result)
+                == {"+": int(left) + int(right), "-": int(left) - int(right), "*": int(left) * int(right)}[sign]
+            )
         assert int(equations[-1][3]) == told.number == int(re.findall(r"\d+", told.solution)[-1])
         assert told.number == problem("en", k).number, "problem k is the same in every language"
         assert "{" not in told.question + told.solution
@@ -96,7 +99,9 @@ def test_batches_are_a_function_of_the_step_and_follow_the_mix() -> None:
     make = source(tokenizer, {"en": 1.0, "te": 0.0}, 4, 5, problems=50)
     later = source(tokenizer, {"en": 1.0, "te": 0.0}, 4, 5, problems=50)
     first = [make(step)[0] for step in range(18)]
-    assert all(later(step)[0].equal(first[step]) for step in (17, 3, 0, 16)), "any order of steps gives the same batches"
+    assert all(later(step)[0].equal(first[step]) for step in (17, 3, 0, 16)), (
+        "any order of steps gives the same batches"
+    )
     text = tokenizer.decode(first[0].flatten().tolist())
     assert not re.search(r"[\u0c00-\u0c7f]", text)
 

@@ -1,4 +1,4 @@
-"""Training: the optimiser against its definition, a stopped training against an unstopped one, text read from folders."""
+"""Training: the optimiser by its definition, a stopped training against an unstopped one, text from folders."""
 
 from __future__ import annotations
 
@@ -80,7 +80,9 @@ def test_weighted_loss_leaves_padding_out() -> None:
     model = build(SHAPE, 64, 64, seed=0).eval()
     ids, weight = batch_at(0)
     padded_ids, padded_weight = torch.nn.functional.pad(ids, (0, 5)), torch.nn.functional.pad(weight, (0, 5))
-    assert weighted_loss(model, padded_ids, padded_weight).item() == pytest.approx(weighted_loss(model, ids, weight).item(), rel=1e-5)
+    assert weighted_loss(model, padded_ids, padded_weight).item() == pytest.approx(
+        weighted_loss(model, ids, weight).item(), rel=1e-5
+    )
 
 
 def test_ntrex_is_split_by_document(data_dir: Path) -> None:
@@ -138,7 +140,12 @@ def test_a_pair_is_trained_saved_and_not_trained_again(tmp_path: Path, monkeypat
     monkeypatch.setattr(pair, "TRAIN_LENGTH", 64)
     said: list[str] = []
     verifier, drafter = pair.train_on_text(text, tmp_path / "out", skew=1.5, say=said.append)
-    assert {path.name for path in drafter.iterdir()} >= {"model.safetensors", "tokenizer.json", "config.json", "recipe.json"}
+    assert {path.name for path in drafter.iterdir()} >= {
+        "model.safetensors",
+        "tokenizer.json",
+        "config.json",
+        "recipe.json",
+    }
     assert (verifier / "model.safetensors").stat().st_mode & 0o444
     again: list[str] = []
     pair.train_on_text(text, tmp_path / "out", skew=1.5, say=again.append)

@@ -1,0 +1,32 @@
+"""The committed results: the report of each committed run is what its lines give, byte for byte."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import fairspec_bench
+
+RESULTS = Path(__file__).parent.parent / "docs" / "results"
+RUNS = sorted(path.parent for path in RESULTS.glob("*/run.json"))
+
+
+def test_there_are_committed_runs() -> None:
+    assert {run.name for run in RUNS} >= {"ntrex-mgsm", "ntrex-multiq"}
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+def test_lines_give_the_committed_report(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / run.name
+    shutil.copytree(run, copy)
+    (copy / "report.json").unlink()
+    fairspec_bench.report(copy)
+    assert (copy / "report.json").read_bytes() == (run / "report.json").read_bytes()
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+def test_no_text_of_the_data_is_committed(run: Path) -> None:
+    for path in run.rglob("answer.jsonl"):
+        assert all('"text":null' in line for line in path.read_text(encoding="utf-8").splitlines())
