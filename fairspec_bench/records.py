@@ -1,7 +1,7 @@
 """Ground floor: the typed records that every other room reads and writes, and their files.
 
-Knows the shape of each record and how a file of them is written, read and repaired.
-Knows nothing of models, text, languages' meaning or statistics: sums and counts travel here, ratios are taken in `measure`.
+Knows the shape of each record and how a file of them is written, read and repaired. Knows nothing of models, text,
+languages' meaning or statistics: sums and counts travel here, ratios are taken in `measure`.
 
 Symbols and units follow the project's METRICS document: token counts are integers, times are integer nanoseconds,
 `kl` and `cross_entropy` are nats, `alpha`, `overlap` and `beta` are probabilities. "No data" is `None`.
@@ -53,7 +53,7 @@ class Message(Record):
 
 
 class Prompt(Record):
-    """One question of one task. `key` is `suite/language/number`; `cluster` is the problem shared with other languages."""
+    """One question of one task. `key` is `suite/language/number`; `cluster` the problem shared with other languages."""
 
     key: str
     cluster: str
@@ -121,8 +121,8 @@ class Answer(Record):
 class Replay(Record):
     """A drafter scored on one reference continuation, output positions 2…N (`contexts = N − 1`).
 
-    Sums over contexts: `alpha` (under the decoding rule), `overlap`, `kl`, `cross_entropy` (temperature 1, full softmax;
-    `None` for a drafter without a proper q). `draft_ids[i]` is the drafter's argmax for output position i + 2;
+    Sums over contexts: `alpha` (under the decoding rule), `overlap`, `kl`, `cross_entropy` (temperature 1, full
+    softmax; `None` for a drafter without a proper q). `draft_ids[i]` is the drafter's argmax for output position i + 2;
     `beta[i]` is `min(1, q(y)/p(y))` there, `None` under the greedy rule, where it is `draft_ids[i] == ids[i + 1]`.
     """
 
@@ -156,6 +156,7 @@ class Timing(Record):
 
     `order` is the place of this mode within its prompt and round. `decode_ns` excludes both prefills. `context` is the
     prompt's length in tokens, by which predicted times are bucketed. `control` is the baseline run a second time (A/A).
+    Only the speculative mode has `blocks`: without a drafter each holds one token.
     """
 
     key: str
@@ -269,7 +270,7 @@ class ShardDone(Record):
 
 
 class Estimate(Record):
-    """A figure with its 95 % interval. `value` is `None` for no data; the interval is `None` where none can be given."""
+    """A figure with its 95 % interval. `value` is `None` for no data, the interval where none can be given."""
 
     value: float | None = None
     low: float | None = None
@@ -340,7 +341,9 @@ def write_atomic(path: Path, text: str) -> None:
             Path(name).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise RecordError(f"{path}: cannot be written ({error.strerror}). Free space or choose another --out.") from error
+        raise RecordError(
+            f"{path}: cannot be written ({error.strerror}). Free space or choose another --out."
+        ) from error
 
 
 def write_record(path: Path, record: Record) -> None:

@@ -76,6 +76,6 @@ def race(
                     drafter_prefill_ns=decoded.drafter_prefill_ns,
                     decode_ns=decoded.decode_ns,
                     pieces=decoded.pieces,
-                    blocks=decoded.blocks,
+                    blocks=decoded.blocks if mode == "speculative" else (),
                     shard=shard,
                 )

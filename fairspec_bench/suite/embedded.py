@@ -1,8 +1,8 @@
-"""The built-in text: grade-school problems and short stories in the 11 MGSM languages, from one small grammar a language.
+"""The built-in text: grade-school problems and short stories in the 11 MGSM languages, one small grammar each.
 
-Knows how problem or story `k` of a split reads in each language; `k` is the same problem in all of them, only the words
-differ. Splits (`train`, `tune`, `test`) are disjoint by construction: a problem belongs to the one split that the hash of
-its numbers, or of a story's opening, falls into. Knows nothing of suites, tokens or models.
+Knows how problem or story `k` of a split reads in each language; `k` is the same problem in all of them, only the
+words differ. Splits (`train`, `tune`, `test`) are disjoint by construction: a problem belongs to the one split that
+the hash of its numbers, or of a story's opening, falls into. Knows nothing of suites, tokens or models.
 """
 
 from __future__ import annotations

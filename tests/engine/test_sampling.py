@@ -28,7 +28,15 @@ SEEDS = 32
 @cache
 def short_sighted() -> tuple[Model, ModelDrafter]:
     """One layer that sees two tokens: what comes next depends on them alone, so every position repeats one law."""
-    shape = {"vocab_size": SMALL, "num_hidden_layers": 1, "eos_token_id": None, "max_position_embeddings": 256}
+    shape = {
+        "vocab_size": SMALL,
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "eos_token_id": None,
+        "max_position_embeddings": 256,
+    }
     hf = family("mistral", **shape)
     hf.config.sliding_window = 2
     verifier = wrap(hf, "short-sighted")
@@ -50,7 +58,7 @@ def transitions_pvalue(rule: Rule, rows: int) -> float:
     verifier, drafter = short_sighted()
     asked = [Request(str(i), (i % SMALL, i // SMALL % SMALL), CAP, i) for i in range(rows)]
     counts = torch.zeros(SMALL**3, dtype=torch.float64)
-    for done in decode(verifier, drafter, asked, rule=rule, gamma=3, batch_size=500, seed=11):
+    for done in decode(verifier, drafter, asked, rule=rule, gamma=3, batch_size=1_000, seed=11):
         ids = torch.tensor([*asked[int(done.key)].ids[-1:], *done.ids])
         cells = (ids[:-2] * SMALL + ids[1:-1]) * SMALL + ids[2:]
         counts += torch.bincount(cells, minlength=SMALL**3)
