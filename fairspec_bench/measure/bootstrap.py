@@ -27,6 +27,7 @@ INNER = 100
 FEW_CLUSTERS = 50
 CHUNK = 2**16
 STEP = 1e-20
+LEAST_FREEDOM = 2.0
 
 
 # --------------------------------------------------------------------------- who moves together
@@ -154,7 +155,8 @@ def spread(influence: Array, strata: Labels | None = None) -> tuple[Array, Array
 
     `influence` is `[clusters, K]`, or `[clusters, rounds, K]` for races, where prompts and rounds both vary: the
     two-way random-effects variance V_prompts + V_rounds − V_cells with Satterthwaite's degrees of freedom. `strata`
-    `[clusters]` labels clusters drawn apart. A stratum or a race with a single member has no variance: NaN.
+    `[clusters]` labels clusters drawn apart. A stratum or a race with a single member has no variance: NaN; so has one
+    with fewer than `LEAST_FREEDOM` degrees of freedom, where Student's t has no variance and an interval says nothing.
     """
     by_cluster = influence.sum(axis=1) if influence.ndim == 3 else influence
     labels = np.zeros(len(by_cluster), dtype=np.int64) if strata is None else np.unique(strata, return_inverse=True)[1]
@@ -169,7 +171,7 @@ def spread(influence: Array, strata: Labels | None = None) -> tuple[Array, Array
         variances, doubts = (np.array(each) for each in zip(*components, strict=True))
         total = variances[0] if len(variances) == 1 else variances[0] + np.maximum(variances[1] - variances[2], 0.0)
         freedom = np.where(total > 0, total**2 / doubts.sum(axis=0), np.inf)
-    return np.sqrt(total), freedom
+    return np.where(freedom < LEAST_FREEDOM, np.nan, np.sqrt(total)), freedom
 
 
 def _rounds_and_cells(influence: Array, by_cluster: Array) -> list[tuple[Array, Array]]:
