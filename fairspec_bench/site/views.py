@@ -164,8 +164,9 @@ class SuiteView:
 
     def mean(self, name: str) -> Estimate:
         """The figure over all languages: the report's own, else the plain mean of those that have one, no interval."""
-        if name in self.suite.across:
-            return self.suite.across[name]
+        own = self.across(f"mean_{name}")
+        if own.value is not None:
+            return own
         known = self._known(name)
         return Estimate(value=math.fsum(known) / len(known)) if known else NOTHING
 

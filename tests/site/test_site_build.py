@@ -218,7 +218,7 @@ def test_validity_flags_and_levelling_down_stand_beside_the_figures(site: Path) 
 def test_runs_are_never_ordered_by_unfairness() -> None:
     def run(name: str, acceptance: float, unfairness: float) -> Any:
         record = report(suites=("s",)).model_copy()
-        across = {"acceptance": around(acceptance, 0.01), "unfairness": Estimate(value=unfairness)}
+        across = {"mean_acceptance": around(acceptance, 0.01), "unfairness": Estimate(value=unfairness)}
         suite = record.suites[0].model_copy(update={"across": across})
         return build.Run(name, name, record.model_copy(update={"suites": (suite,)}))
 
@@ -495,3 +495,11 @@ def test_templates_come_from_the_wheel_or_the_checkout(tmp_path: Path, monkeypat
 )
 def test_figures_in_words(value: float | None, kind: Any, words: str) -> None:
     assert figure(value, kind) == words
+
+
+def test_a_mean_is_the_reports_own_with_its_interval() -> None:
+    record = report(suites=("s",), empty="")
+    suite = record.suites[0].model_copy(update={"across": {"mean_acceptance": around(0.5, 0.1)}})
+    run = build.Run("r", "r", record.model_copy(update={"suites": (suite,)}))
+    (view,) = board([run], Vocabulary({}, {}))["s"]
+    assert view.mean("acceptance") == around(0.5, 0.1)
