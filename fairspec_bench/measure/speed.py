@@ -253,7 +253,7 @@ def race_verdict(control: Estimate, rounds: int) -> str:
     if control.value is None:
         return "no A/A control: no verdict on speed"
     if control.low is None or control.high is None:
-        return "A/A without an interval (one prompt or one round): no verdict on speed"
+        return "A/A without an interval (too few prompts or rounds): no verdict on speed"
     seen = f"A/A {control.value:.3f} [{control.low:.3f}, {control.high:.3f}]"
     if not covers_one(control):
         return f"too noisy: no verdict on speed ({seen} does not cover 1)"

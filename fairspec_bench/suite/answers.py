@@ -66,6 +66,8 @@ def _canonical(match: re.Match[str]) -> str:
 
 # --------------------------------------------------------------------------- running in circles
 
+_RUN = re.compile(r"(\w.{0,7}?)\1{9,}", re.DOTALL)
+_MIN_RUN = 20
 _MIN_TAIL = 48
 _MIN_COPIES = 3
 _GRAM = 16
@@ -74,13 +76,16 @@ _REPEATED_SHARE = 0.5
 
 
 def looping(text: str) -> bool:
-    """Whether a text repeats itself, by either of two signs; digits count as equal, so that a counting loop is one.
+    """Whether a text repeats itself, by one of three signs; digits count as equal, so that a counting loop is one.
 
     - It ends in at least three copies of one unit, 48 characters or more in all, cut anywhere: a greedy loop.
+    - It holds ten copies of a unit of a letter and at most 7 characters more, 20 characters or more in all: scripts
+      that say much in few characters, and loops that end in something else.
     - It has at least 120 windows of 16 characters and more than half of them occurred before: a loop with variations.
     """
-    plain = re.sub(r"\d", "0", text.strip())
-    return _ends_in_copies(plain) or _repeated_share(plain) > _REPEATED_SHARE
+    plain = re.sub(r"\d", "0", text)
+    runs = (len(run[0]) for run in _RUN.finditer(plain))
+    return _ends_in_copies(plain) or max(runs, default=0) >= _MIN_RUN or _repeated_share(plain) > _REPEATED_SHARE
 
 
 def _ends_in_copies(text: str) -> bool:

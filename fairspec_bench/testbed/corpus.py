@@ -62,12 +62,14 @@ def source(
     problems: int = PROBLEMS,
     story_share: float = STORY_SHARE,
 ) -> Source:
-    """Batches of `batch` documents, languages drawn by `mix`, as a function of the step's number."""
+    """Batches of `batch` documents, languages drawn by `mix` (in any order), as a function of the step's number."""
+    names = sorted(mix)
+    shares = [mix[name] for name in names]
 
     @cache
     def bucket(number: int) -> list[list[tuple[list[int], int]]]:
         rng = random.Random(f"{seed}/{number}")
-        languages = rng.choices(list(mix), list(mix.values()), k=batch * _BUCKET)
+        languages = rng.choices(names, shares, k=batch * _BUCKET)
         documents = []
         for language in languages:
             is_story = rng.random() < story_share

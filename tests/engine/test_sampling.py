@@ -40,7 +40,7 @@ def short_sighted() -> tuple[Model, ModelDrafter]:
     hf = family("mistral", **shape)
     hf.config.sliding_window = 2
     verifier = wrap(hf, "short-sighted")
-    return verifier, ModelDrafter(noised(verifier, 0.3), verifier)
+    return verifier, ModelDrafter(noised(verifier, 0.5), verifier)
 
 
 @cache

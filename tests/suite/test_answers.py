@@ -232,3 +232,9 @@ def test_z_function_against_its_definition(text: str) -> None:
         return next((k for k in range(len(text) - i) if text[k] != text[i + k]), len(text) - i)
 
     assert answers._z_function(text) == [0, *(common(i) for i in range(1, len(text)))][: len(text)]
+
+
+@pytest.mark.parametrize("text", [" " * 64, "の" * 58 + "ムの", "\ufffd的" * 21, "ok then: " + "ха" * 12 + "! Done."])
+def test_dense_scripts_blanks_and_loops_that_end_are_loops(text: str) -> None:
+    assert looping(text)
+    assert not looping(text[: len(text) // 8])
