@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 EMBEDDED = "embedded:"
 CACHE_DIR = "FAIRSPEC_CACHE_DIR"
 DEMO_SUITES = ("embedded_math", "embedded_story")
-DEMO: Mapping[str, Any] = {"limit": 24, "batch_size": 8, "race_prompts": 2, "race_rounds": 5}
+DEMO: Mapping[str, Any] = {"limit": 24, "batch_size": 24, "race_prompts": 3, "race_rounds": 5}
 DEMO_QUICK: Mapping[str, Any] = {
     "languages": ("en", "ja", "te"),
     "limit": 6,

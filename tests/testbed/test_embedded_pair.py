@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -25,9 +26,7 @@ def test_weights_are_those_of_the_recipe_in_bfloat16(member: str) -> None:
     assert hashlib.sha256(weights.read_bytes()).hexdigest() == facts["weights_sha256"]
     with safe_open(weights, "pt") as file:
         assert {file.get_tensor(name).dtype.itemsize for name in file.keys()} == {2}  # noqa: SIM118
-    wanted = getattr(EMBEDDED, member)
-    assert facts["recipe"]["shape"] == vars(wanted.shape)
-    assert facts["recipe"]["schedule"] == vars(wanted.schedule)
+    assert facts["recipe"] == json.loads(json.dumps(asdict(getattr(EMBEDDED, member))))
 
 
 def test_the_pair_is_small_and_shares_its_tokenizer() -> None:
@@ -57,7 +56,7 @@ def test_no_answer_is_cut_and_most_unseen_problems_are_right(report: Report) -> 
         assert task.measures["truncated"].value == 0
         fitness = task.measures["verifier_fitness"].value
         assert fitness is not None
-        assert fitness >= 0.5, f"{task.task}: docs/results/embedded-pair.md has the figures over more problems"
+        assert fitness >= 0.7, f"{task.task}: docs/results/embedded-pair.md has the figures over more problems"
 
 
 def test_acceptance_is_uneven_between_languages(report: Report) -> None:
