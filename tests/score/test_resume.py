@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,8 +23,10 @@ from tiny_pair import lasting, save_pair
 
 from fairspec_bench import cli, face
 from fairspec_bench.score import prepare as preparing
+from fairspec_bench.score import run as running
 from fairspec_bench.score.folder import RunFolder
 from fairspec_bench.score.prepare import Ask, Prepared, drafter_ask, model_ask, prepare
+from fairspec_bench.score.replay import replay
 from fairspec_bench.score.run import Progress, run
 
 FORK = multiprocessing.get_context("fork")
@@ -164,14 +167,17 @@ def test_ctrl_c_is_one_line_that_says_how_to_go_on(
             os.dup2(errors.fileno(), 2)
             os.environ["FAIRSPEC_CACHE_DIR"] = str(tmp_path / "cache")
             sys.stderr = errors
+            running.replay = interrupted  # type: ignore[attr-defined]
             cli.main(arguments(pair, out))
 
+    def interrupted(*given: Any, **options: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return replay(*given, **options)
+
     child = in_child(work)
-    while child.is_alive() and not (out / "run.json").exists():
-        time.sleep(0.01)
-    os.kill(child.pid, signal.SIGINT)
     child.join(60)
     assert child.exitcode == 130
+    assert (out / "run.json").exists()
     last = (tmp_path / "errors").read_text().splitlines()[-1]
     assert last.startswith("Stopped. What was finished is kept; to go on: fairspec run ")
     assert str(out) in last
