@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -29,41 +29,14 @@ ORDER = ("en", "zh", "es", "de", "fr", "ru", "ja", "th", "bn", "sw", "te")
 
 
 @dataclass(frozen=True)
-class Again:
-    """A second stretch of training on other batches, in which the favoured languages come three times as often."""
-
-    schedule: Schedule
-    seed: int
-    favoured: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """One stretch of training: its schedule, the shares of the languages, and the seed of its batches."""
-
-    schedule: Schedule
-    mix: Mapping[str, float]
-    seed: int
-
-
-@dataclass(frozen=True)
 class Recipe:
-    """How one model is trained: `skew` is the exponent of the Zipf mix over the languages, 0 for equal shares."""
+    """How one model is trained: `skew` is the exponent of the Zipf mix over `ORDER`, 0 for equal shares."""
 
     shape: Shape
     schedule: Schedule
     batch: int
     skew: float
     seed: int
-    again: Again | None = None
-
-    def stretches(self, order: tuple[str, ...]) -> Iterator[Stretch]:
-        """What is trained one after the other."""
-        yield Stretch(self.schedule, zipf(order, self.skew), self.seed)
-        if self.again:
-            weights = {language: 3.0 if language in self.again.favoured else 1.0 for language in order}
-            total = sum(weights.values())
-            yield Stretch(self.again.schedule, {x: w / total for x, w in weights.items()}, self.again.seed)
 
 
 @dataclass(frozen=True)
@@ -79,14 +52,7 @@ class PairRecipe:
 EMBEDDED = PairRecipe(
     vocabulary=2048,
     positions=512,
-    verifier=Recipe(
-        Shape(192, 6, 4, 2, 64, 512),
-        Schedule(100, 2300, 1100, 0.03, 6e-3),
-        batch=32,
-        skew=0.0,
-        seed=0,
-        again=Again(Schedule(30, 170, 200, 0.02, 4e-3), seed=1000, favoured=("ja", "th", "zh")),
-    ),
+    verifier=Recipe(Shape(192, 6, 4, 2, 64, 512), Schedule(100, 2300, 1100, 0.03, 6e-3), 32, 0.0, 0),
     drafter=Recipe(Shape(128, 1, 2, 2, 64, 352), Schedule(20, 110, 70, 0.03, 6e-3), 32, 2.0, 1),
 )
 """The pair that ships: see `pair/` and docs/results/embedded-pair.md for what it was measured to do."""
@@ -127,10 +93,10 @@ def train_embedded(out: Path, recipe: PairRecipe = EMBEDDED, say: Say = print) -
     """Train a pair on the built-in text into `out/verifier` and `out/drafter`; a stopped training goes on."""
     tokenizer = train_tokenizer(tokenizer_texts(), recipe.vocabulary, recipe.positions)
 
-    def batches(batch: int, stretch: Stretch) -> Source:
-        return source(tokenizer, stretch.mix, batch, stretch.seed)
+    def batches(member: Recipe) -> Source:
+        return source(tokenizer, zipf(ORDER, member.skew), member.batch, member.seed)
 
-    return _train_pair(out, recipe, tokenizer, ORDER, batches, {"text": "built in, split train"}, say)
+    return _train_pair(out, recipe, tokenizer, batches, {"text": "built in, split train"}, say)
 
 
 def train_on_text(
@@ -151,19 +117,17 @@ def train_on_text(
     documents = [document for language in order for document in texts.train[language]]
     tokenizer = train_tokenizer(documents, recipe.vocabulary, recipe.positions)
 
-    def batches(batch: int, stretch: Stretch) -> Source:
-        return packed_source(texts, tokenizer, stretch.mix, TRAIN_LENGTH, batch, stretch.seed)
+    def batches(member: Recipe) -> Source:
+        return packed_source(texts, tokenizer, zipf(order, member.skew), TRAIN_LENGTH, member.batch, member.seed)
 
-    facts: dict[str, object] = {"text_sha256": texts.sha256, "order": list(order)}
-    return _train_pair(out, recipe, tokenizer, order, batches, facts, say)
+    return _train_pair(out, recipe, tokenizer, batches, {"text_sha256": texts.sha256, "order": list(order)}, say)
 
 
 def _train_pair(
     out: Path,
     recipe: PairRecipe,
     tokenizer: PreTrainedTokenizerFast,
-    order: tuple[str, ...],
-    batches: Callable[[int, Stretch], Source],
+    batches: Callable[[Recipe], Source],
     facts: dict[str, object],
     say: Say,
 ) -> tuple[Path, Path]:
@@ -172,14 +136,10 @@ def _train_pair(
         if (folder / "recipe.json").exists():
             continue
         model = build(member.shape, len(tokenizer), recipe.positions, member.seed)
-        checkpoints = []
-        for number, stretch in enumerate(member.stretches(order), 1):
-            checkpoints.append(out / f".{folder.name}-{number}.pt")
-            told = _prefixed(f"{folder.name}, stretch {number}", say)
-            train(model, batches(member.batch, stretch), stretch.schedule, checkpoint=checkpoints[-1], say=told)
+        checkpoint = out / f".{folder.name}.pt"
+        train(model, batches(member), member.schedule, checkpoint=checkpoint, say=_prefixed(folder.name, say))
         save(model, tokenizer, folder, {"recipe": asdict(member), "torch": torch.__version__, **facts})
-        for checkpoint in checkpoints:
-            checkpoint.unlink(missing_ok=True)
+        checkpoint.unlink(missing_ok=True)
     return folders
 
 
