@@ -1,7 +1,7 @@
 """fairspec-bench: who gets the speed-up of speculative decoding, measured per language, with intervals.
 
     import fairspec_bench as fb
-    report = fb.score("embedded:verifier", "embedded:drafter", ["embedded_math"], "runs/first", limit=8)
+    report = fb.run("embedded:verifier", "embedded:drafter", ["embedded_math"], "runs/first", limit=8)
     fb.report_frame(report)
 
 The names below are the public face; nothing else is. They are loaded when first used, so that importing is quick.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         plan,
         report,
         report_frame,
-        score,
+        run,
         train_testbed,
     )
     from fairspec_bench.records import FairspecError, Report, Rule
@@ -44,7 +44,7 @@ __all__ = [
     "plan",
     "report",
     "report_frame",
-    "score",
+    "run",
     "train_testbed",
 ]
 

@@ -183,7 +183,7 @@ def run(
 
     folder = out or face.default_out(verifier, drafter)
     with _progress() as watch:
-        report = face.score(verifier, drafter, suite, folder, watch=watch, **_options(locals()))
+        report = face.run(verifier, drafter, suite, folder, watch=watch, **_options(locals()))
     if report.config.part:
         _say(f"part {shard} done: {folder}. When all are: fairspec merge OUT PART…")
     else:

@@ -130,7 +130,7 @@ def make_ask(
     )
 
 
-def score(
+def run(
     verifier: str,
     drafter: str | None,
     suites: Sequence[str],
@@ -146,15 +146,15 @@ def score(
     parts. Raises `FairspecError`.
     """
     from fairspec_bench.score.prepare import prepare
-    from fairspec_bench.score.run import run
+    from fairspec_bench.score.run import run as make
 
     prepared = prepare(make_ask(verifier, drafter, suites, **options))
     folder = Path(out) if out is not None else default_out(verifier, drafter)
-    return run(prepared, folder, cache=cache_folder() if cache == "default" else cache, watch=watch)
+    return make(prepared, folder, cache=cache_folder() if cache == "default" else cache, watch=watch)
 
 
 def plan(verifier: str, drafter: str | None, suites: Sequence[str], **options: Any) -> Plan:
-    """What the same call of `score` would take. Raises `FairspecError`."""
+    """What the same call of `run` would take. Raises `FairspecError`."""
     from fairspec_bench.score.plan import plan_run
 
     return plan_run(make_ask(verifier, drafter, suites, **options))
@@ -260,11 +260,11 @@ class Demo:
 
 def demo(out: str | Path = "runs/demo", *, quick: bool = False, watch: Watch | None = None) -> Demo:
     """The main job on the embedded suites and pair: score, report, build the site."""
-    run = Path(out) / ("embedded-pair-quick" if quick else "embedded-pair")
-    made = score(
-        f"{EMBEDDED}verifier", f"{EMBEDDED}drafter", DEMO_SUITES, run, watch=watch, **(DEMO_QUICK if quick else DEMO)
+    folder = Path(out) / ("embedded-pair-quick" if quick else "embedded-pair")
+    made = run(
+        f"{EMBEDDED}verifier", f"{EMBEDDED}drafter", DEMO_SUITES, folder, watch=watch, **(DEMO_QUICK if quick else DEMO)
     )
-    return Demo(run, made, build_site([run], Path(out) / "site"))
+    return Demo(folder, made, build_site([folder], Path(out) / "site"))
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture(scope="module")
 def finished(pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "run"
-    face.score(str(pair[0]), str(pair[1]), ["embedded_math"], out, cache=None,
+    face.run(str(pair[0]), str(pair[1]), ["embedded_math"], out, cache=None,
                languages=("en", "te"), limit=3, cap=8, gamma=2, race_rounds=0)  # fmt: skip
     return out
 
@@ -339,7 +339,7 @@ def _parts(pair: tuple[Path, Path], root: Path) -> list[Path]:
     made = [root / f"part{first}" for first in (1, 2)]
     for first, path in enumerate(made, 1):
         if not path.exists():
-            face.score(str(pair[0]), str(pair[1]), ["embedded_math"], path, cache=None, part=(first, 2),
+            face.run(str(pair[0]), str(pair[1]), ["embedded_math"], path, cache=None, part=(first, 2),
                        languages=("en", "te"), limit=3, cap=8, gamma=2, race_rounds=0)  # fmt: skip
     return made
 

@@ -82,7 +82,7 @@ HEAVY = {"torch", "transformers", "lm_eval", "datasets", "pandas", "numpy", "sci
         "from fairspec_bench.cli import main; main(['--help'])",
         "from fairspec_bench.cli import main; main(['run', '--help'])",
         "from fairspec_bench.cli import main; main(['run', '--gama', '4'])",
-        "from fairspec_bench import score, plan, build_site",
+        "from fairspec_bench import run, plan, build_site",
     ],
 )
 def test_starting_loads_nothing_heavy(code: str) -> None:
@@ -238,12 +238,12 @@ def test_every_option_of_run_reaches_the_run(fairspec: Shell, monkeypatch: pytes
     """An option that is parsed and then forgotten would be seen here."""
     asked = {}
 
-    def score(verifier: str, drafter: str, suites: list[str], out: Path, **options: object) -> None:
+    def run(verifier: str, drafter: str, suites: list[str], out: Path, **options: object) -> None:
         options.pop("watch")
         asked.update(vars(face.make_ask(verifier, drafter, suites, **options)), out=out)
         raise FairspecError("seen.")
 
-    monkeypatch.setattr(face, "score", score)
+    monkeypatch.setattr(face, "run", run)
     options = (
         "--suite a --suite b --languages en,ja --gamma 7 --limit 9 --batch_size 3 --device cuda:1 --dtype bfloat16 "
         "--seed 5 --temperature 0.7 --top_k 20 --top_p 0.9 --num_fewshot 2 --apply_chat_template "
@@ -285,3 +285,12 @@ def test_a_bug_is_one_line_too_and_debug_shows_where(fairspec: Shell, monkeypatc
     monkeypatch.setattr(face, "list_suites", lambda: (_ for _ in ()).throw(FairspecError("known.")))
     with pytest.raises(FairspecError):
         cli.main(["tasks", "--debug"])
+
+
+def test_no_room_hides_a_name_of_the_face() -> None:
+    """Importing a subpackage sets its name on the package: a function called like a room would vanish."""
+    import pkgutil
+
+    import fairspec_bench
+
+    assert not {room.name for room in pkgutil.iter_modules(fairspec_bench.__path__)} & set(fairspec_bench.__all__)

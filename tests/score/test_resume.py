@@ -151,7 +151,7 @@ def test_a_killed_command_line_goes_on(
     with pytest.raises(SystemExit) as left:
         cli.main(arguments(pair, out))
     assert left.value.code == 0
-    face.score(str(pair[0]), str(pair[1]), ["embedded_math"], tmp_path / "clean", cache=None,
+    face.run(str(pair[0]), str(pair[1]), ["embedded_math"], tmp_path / "clean", cache=None,
                languages=("en", "te"), limit=6, cap=24, batch_size=2, race_rounds=0)  # fmt: skip
     assert lasting(out) == lasting(tmp_path / "clean")
 

@@ -37,7 +37,7 @@ def test_the_pair_is_small_and_shares_its_tokenizer() -> None:
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
     out: Path = tmp_path_factory.mktemp("run") / "pair"
-    return fairspec_bench.score(
+    return fairspec_bench.run(
         "embedded:verifier",
         "embedded:drafter",
         ["embedded_math"],
