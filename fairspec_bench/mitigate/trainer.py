@@ -1,0 +1,302 @@
+"""Trains a drafter by a `Trained` method on a corpus: weighted gradient, checkpoints, early stop.
+
+Knows models, a corpus and a method's parts. The verifier only gives distributions; no gradient reaches it. Each step's
+batch is a function of its number and everything else is in the checkpoint, so that a stopped training ends in the same
+weights. All figures are at temperature 1 on the full softmax.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+
+from fairspec_bench.mitigate.corpus import Batches, count_contexts
+from fairspec_bench.mitigate.losses import Loss, kl, overlap
+from fairspec_bench.mitigate.methods import Trained
+from fairspec_bench.mitigate.passes import Trainee, at_contexts, passes, task_numbers
+from fairspec_bench.mitigate.weights import Seen
+from fairspec_bench.records import FairspecError, Record
+
+
+class Recipe(Record):
+    """How long and how fast. `per_task` texts of each task a step; `patience` evaluations without a better one stop."""
+
+    steps: int = Field(default=60, ge=1)
+    rate: float = Field(default=2e-3, gt=0)
+    per_task: int = Field(default=3, ge=1)
+    seed: int = 0
+    decay: float = Field(default=0.9, ge=0, lt=1)
+    evaluate: int = Field(default=15, ge=1)
+    patience: int = Field(default=3, ge=1)
+
+    def factor(self, step: int) -> float:
+        """The rate at `step` as a share of the full one: a rise over a tenth of the steps, then a linear fall."""
+        rising = self.steps // 10
+        return min((step + 1) / (rising + 1), (self.steps - step) / (self.steps - rising))
+
+
+class Evaluation(Record):
+    """Held-out figures by task, before `step`: `misfit` mean KL and `loss` the method's own (nats), `overlap`.
+
+    `weight` is the method's weight of each task there; `cosine` that of the task's own gradient with the step g that
+    is taken, on the step's batch: below 0, the step pushes the task the wrong way. `None`: a gradient of length 0.
+    """
+
+    step: int
+    misfit: dict[str, float]
+    loss: dict[str, float]
+    overlap: dict[str, float]
+    weight: dict[str, float]
+    cosine: dict[str, float | None]
+
+    @property
+    def cost(self) -> float:
+        """Mean over tasks of (1 − overlap)²: what training is stopped and rates are chosen by, for every method.
+
+        It falls with every task's overlap, so that levelling down never pays, and the worst tasks count most.
+        """
+        return sum((1 - value) ** 2 for value in self.overlap.values()) / len(self.overlap)
+
+
+class Progress(NamedTuple):
+    """How far a training is."""
+
+    step: int
+    steps: int
+    evaluation: Evaluation | None
+
+
+def train(
+    trainee: Trainee,
+    method: Trained,
+    recipe: Recipe,
+    *,
+    keep: Path | None = None,
+    every: int = 10,
+    watch: Callable[[Progress], None] = lambda progress: None,
+) -> tuple[list[Evaluation], int]:
+    """Mend `trainee.student` in place; → the evaluations and the step whose weights it was left with, the best.
+
+    With `keep`, the state is kept there every `every` steps, atomically, and a stopped training goes on from it. Raises
+    `FairspecError` where the loss is no longer finite.
+    """
+    run = _Run(trainee, method, recipe)
+    run.restore(keep)
+    for step in range(run.step, recipe.steps + 1):
+        if run.due(step):
+            run.evaluate(step)
+        if run.stopped or step == recipe.steps:
+            break
+        run.advance(step)
+        if (step + 1) % every == 0:
+            run.save(keep)
+        watch(Progress(step + 1, recipe.steps, run.evaluations[-1]))
+    run.take_best()
+    run.save(keep)
+    return run.evaluations, run.best_step
+
+
+class _Run:
+    """The state of a training."""
+
+    def __init__(self, trainee: Trainee, method: Trained, recipe: Recipe):
+        self.trainee, self.method, self.recipe = trainee, method, recipe
+        self.batches = Batches(trainee.corpus, recipe.per_task, recipe.seed, method.tau)
+        self.optimiser = torch.optim.AdamW(trainee.parameters, lr=recipe.rate, betas=(0.9, 0.95), weight_decay=0.0)
+        self.step = 0
+        self.evaluations: list[Evaluation] = []
+        self.best_step = 0
+        self.best: list[Tensor] = []
+        self.seen: Seen | None = None
+        trainee.student.train()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the last `patience` evaluations all were no better than one before them."""
+        since = [one.step > self.best_step for one in self.evaluations]
+        return sum(since) >= self.recipe.patience
+
+    def due(self, step: int) -> bool:
+        """Whether an evaluation belongs before `step` and was not made before a stop."""
+        made = bool(self.evaluations) and self.evaluations[-1].step == step
+        return not made and (step % self.recipe.evaluate == 0 or step == self.recipe.steps)
+
+    def advance(self, step: int) -> None:
+        """One step along g, by weights from before its batch."""
+        assert self.seen is not None
+        means = gradient(self.trainee, self.batches.at(step), self.method, self.seen)
+        clip_grad_norm_(self.trainee.parameters, 1.0)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.recipe.rate * self.recipe.factor(step)
+        # Gaps all 0 mean g = 0: then nothing moves, momentum included.
+        if any(bool(parameter.grad.any()) for parameter in self.trainee.parameters if parameter.grad is not None):
+            self.optimiser.step()
+        self.optimiser.zero_grad()
+        self.seen = self.seen.after(means, self.recipe.decay)
+        self.step = step + 1
+
+    def evaluate(self, step: int) -> None:
+        """Held-out figures before `step`; the first gives the running means their start."""
+        tasks = self.trainee.corpus.tasks
+        figures = held_out(self.trainee, self.method.loss_of)
+        if self.seen is None:
+            start = torch.tensor([figures.loss[task] for task in tasks], dtype=torch.float64)
+            self.seen = Seen(start, torch.zeros_like(start))
+        weight = self.method.weigh(self.seen)
+        cosines = task_cosines(self.trainee, self.batches.at(step), self.method, weight)
+        self.evaluations.append(
+            Evaluation(
+                step=step,
+                **figures._asdict(),
+                weight=dict(zip(tasks, weight.tolist(), strict=True)),
+                cosine=dict(zip(tasks, cosines, strict=True)),
+            )
+        )
+        if self.evaluations[-1].cost <= min(one.cost for one in self.evaluations):
+            self.best_step = step
+            self.best = [parameter.detach().clone() for parameter in self.trainee.parameters]
+
+    def take_best(self) -> None:
+        """Leave the drafter with its best weights, in evaluation mode."""
+        with torch.no_grad():
+            for parameter, best in zip(self.trainee.parameters, self.best, strict=True):
+                parameter.copy_(best)
+        self.trainee.student.eval()
+
+    def save(self, path: Path | None) -> None:
+        """Keep the state, atomically."""
+        if path is None or self.seen is None:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        state = {
+            "step": self.step,
+            "parameters": [parameter.detach() for parameter in self.trainee.parameters],
+            "optimiser": self.optimiser.state_dict(),
+            "seen": list(self.seen),
+            "best_step": self.best_step,
+            "best": self.best,
+            "evaluations": [one.model_dump_json() for one in self.evaluations],
+        }
+        half = path.with_suffix(".part")
+        try:
+            torch.save(state, half)
+            os.replace(half, path)
+        except (OSError, RuntimeError) as error:
+            half.unlink(missing_ok=True)
+            raise FairspecError(f"{path}: cannot be written ({error}). Free space or choose another --out.") from error
+
+    def restore(self, path: Path | None) -> None:
+        """Go on from a kept state. Raises `FairspecError` for a damaged one."""
+        if path is None or not path.exists():
+            return
+        try:
+            state: dict[str, Any] = torch.load(path, weights_only=True, map_location=self.trainee.student.device)
+            with torch.no_grad():
+                for parameter, kept in zip(self.trainee.parameters, state["parameters"], strict=True):
+                    parameter.copy_(kept)
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.step, self.best_step, self.best = state["step"], state["best_step"], state["best"]
+            self.seen = Seen(*(each.cpu() for each in state["seen"]))
+            self.evaluations = [Evaluation.model_validate_json(one) for one in state["evaluations"]]
+        except Exception as error:  # a damaged file fails in many ways
+            raise FairspecError(f"{path}: damaged ({type(error).__name__}). Delete it to begin anew.") from error
+
+
+# --------------------------------------------------------------------------- gradients
+
+
+def gradient(trainee: Trainee, batch: Sequence[int], method: Trained, seen: Seen) -> Tensor:
+    """Add g = Σ_T w_T ∇(mean loss of T in the batch) to the drafter's gradients; → the means [m], NaN where absent.
+
+    Raises `FairspecError` where a loss is not finite.
+    """
+    return _descend(trainee, batch, method.loss_of, method.weigh(seen))
+
+
+def _descend(trainee: Trainee, batch: Sequence[int], loss: Loss, weight: Tensor) -> Tensor:
+    corpus = trainee.corpus
+    counts = torch.tensor(count_contexts([corpus.train[i] for i in batch], corpus.tasks), dtype=torch.float64)
+    sums = torch.zeros(len(corpus.tasks), dtype=torch.float64)
+    for part in passes(corpus.train, batch):
+        labels = task_numbers([corpus.train[i] for i in part], corpus.tasks)
+        values = at_contexts(trainee, trainee.train, part, loss)
+        sums.index_add_(0, labels, values.detach().double().cpu())
+        each = (weight / counts)[labels].to(values)
+        if each.any():
+            (each * values).sum().backward()
+    means = torch.where(counts > 0, sums / counts, torch.nan)
+    for task, mean, count in zip(corpus.tasks, means.tolist(), counts.tolist(), strict=True):
+        if count and not math.isfinite(mean):
+            raise FairspecError(f"the loss of task {task} is not finite. Choose a smaller --lr or another --method.")
+    return means
+
+
+def task_cosines(trainee: Trainee, batch: Sequence[int], method: Trained, weight: Tensor) -> list[float | None]:
+    """cos(∇D_T, g) of each task on one batch, `None` where either has length 0. Leaves no gradient behind."""
+    corpus = trainee.corpus
+    _descend(trainee, batch, method.loss_of, weight)
+    whole = _taken(trainee.parameters)
+    found: list[float | None] = []
+    for number, task in enumerate(corpus.tasks):
+        mine = [index for index in batch if corpus.train[index].task == task]
+        if mine:
+            _descend(trainee, mine, method.loss_of, torch.eye(len(corpus.tasks), dtype=weight.dtype)[number])
+        own = _taken(trainee.parameters)
+        length = _dot(own, own) ** 0.5 * _dot(whole, whole) ** 0.5
+        found.append(_dot(own, whole) / length if length > 0 else None)
+    return found
+
+
+def _taken(parameters: Sequence[torch.nn.Parameter]) -> list[Tensor]:
+    """The gradients, removed from their parameters."""
+    found = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    for parameter in parameters:
+        parameter.grad = None
+    return found
+
+
+def _dot(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
+    return float(sum((a.double() * b.double()).sum() for a, b in zip(first, second, strict=True)))
+
+
+# --------------------------------------------------------------------------- held-out figures
+
+
+def figures_of(trainee: Trainee, step: int = 0) -> Evaluation:
+    """Held-out figures of a drafter as it is, without a method's weights and cosines."""
+    found = held_out(trainee, kl)
+    return Evaluation(step=step, **found._asdict(), weight={}, cosine={})
+
+
+class Figures(NamedTuple):
+    """Means over a set of texts' contexts, by task."""
+
+    misfit: dict[str, float]
+    loss: dict[str, float]
+    overlap: dict[str, float]
+
+
+@torch.no_grad()
+def held_out(trainee: Trainee, loss: Loss) -> Figures:
+    """Mean KL, own loss and overlap of the held-out texts, by task."""
+    corpus = trainee.corpus
+    counts = count_contexts(corpus.held_out, corpus.tasks)
+    measured: list[Loss] = [kl, loss, lambda log_p, log_q, y: overlap(log_p, log_q)]
+    trainee.student.eval()
+    sums = torch.zeros(len(measured), len(corpus.tasks), dtype=torch.float64)
+    for part in passes(corpus.held_out, range(len(corpus.held_out))):
+        labels = task_numbers([corpus.held_out[i] for i in part], corpus.tasks)
+        both: Loss = lambda log_p, log_q, y: torch.stack([each(log_p, log_q, y) for each in measured], dim=-1)  # noqa: E731
+        values = at_contexts(trainee, trainee.held_out, part, both)
+        sums.index_add_(1, labels, values.double().cpu().T)
+    trainee.student.train()
+    rows = (sums / torch.tensor(counts)).tolist()
+    return Figures(*(dict(zip(corpus.tasks, row, strict=True)) for row in rows))
