@@ -115,22 +115,27 @@ def mend(ask: Ask, out: Path, *, cache: Path | None = None, watch: Watch = lambd
 
 def load_both(ask: Ask) -> tuple[Model, Model]:
     """The verifier in the dtype asked for and the drafter in float32, to be trained. Raises `FairspecError`."""
-    if ask.drafter.kind != "model":
-        raise FairspecError(f"{ask.drafter.name}: only a drafter that is a model can be mended.")
     if ask.dtype == "float16":
         raise FairspecError("dtype=float16: gradients would vanish. Choose float32 or bfloat16.")
-    verifier, student = (
-        replace(
-            load_model(one.source, revision=one.revision, dtype=dtype, device=ask.device, options=one.options),
-            name=one.name,
-        )
-        for one, dtype in ((ask.verifier, ask.dtype), (ask.drafter, "float32"))
-    )
-    check_vocabulary(verifier, student)
-    for model in (verifier, student):
-        check_head(model.hf, model.name)
+    verifier = _loaded(ask.verifier, ask.dtype, ask.device)
     verifier.hf.requires_grad_(False)
-    return verifier, student
+    check_head(verifier.hf, verifier.name)
+    return verifier, load_student(ask, verifier)
+
+
+def load_student(ask: Ask, verifier: Model) -> Model:
+    """The drafter in float32, checked to fit the verifier. Raises `FairspecError`."""
+    if ask.drafter.kind != "model":
+        raise FairspecError(f"{ask.drafter.name}: only a drafter that is a model can be mended.")
+    student = _loaded(ask.drafter, "float32", ask.device)
+    check_vocabulary(verifier, student)
+    check_head(student.hf, student.name)
+    return student
+
+
+def _loaded(one: ModelAsk, dtype: str, device: str) -> Model:
+    loaded = load_model(one.source, revision=one.revision, dtype=dtype, device=device, options=one.options)
+    return replace(loaded, name=one.name)
 
 
 # --------------------------------------------------------------------------- the corpus
@@ -206,12 +211,15 @@ def _train(trainee: Trainee, method: Trained, ask: Ask, out: Path, watch: Watch)
     found = train(trainee, method, ask.recipe, keep=out / STATE, watch=seen)
     if adapted is not None:
         adapted.merge_and_unload()
-    # What is saved is rounded to the drafter's own dtype: the figures after are of the rounded weights.
-    dtype = _stored_dtype(ask)
-    with torch.no_grad():
-        for weight in trainee.student.parameters():
-            weight.copy_(weight.to(dtype).to(weight.dtype))
+    round_to(trainee, _stored_dtype(ask))
     return found
+
+
+@torch.no_grad()
+def round_to(trainee: Trainee, dtype: torch.dtype) -> None:
+    """Round the drafter's weights to the dtype it will be saved in, so that figures taken now are of what is saved."""
+    for weight in trainee.student.parameters():
+        weight.copy_(weight.to(dtype).to(weight.dtype))
 
 
 def _with_lora(trainee: Trainee, rank: int) -> Any:

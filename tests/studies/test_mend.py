@@ -1,0 +1,120 @@
+"""A drafter mended end to end: the folder, its card, going on after a kill, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_pair import contents, save_pair
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from fairspec_bench.engine.drafters import load_drafter
+from fairspec_bench.engine.model import load_model
+from fairspec_bench.mitigate.methods import METHODS
+from fairspec_bench.mitigate.trainer import Recipe
+from fairspec_bench.records import FairspecError
+from fairspec_bench.score import prepare
+from fairspec_bench.score.prepare import model_ask
+from fairspec_bench.score.run import run
+from fairspec_bench.studies.mend import Ask, Watched, mend
+
+RECIPE = Recipe(steps=4, rate=3e-3, per_task=1, evaluate=2)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return save_pair(tmp_path_factory.mktemp("pair"))
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def ask(pair: tuple[Path, Path]) -> Ask:
+    verifier, drafter = (model_ask(str(folder)) for folder in pair)
+    return Ask(verifier, drafter, "s-cdf", ("embedded_math",), RECIPE, languages=("en", "te"), limit=5, cap=12)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_gives_a_folder_that_can_be_scored(method: str, ask: Ask, cache: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mended"
+    result = mend(replace(ask, method=method), out, cache=cache)
+    verifier = load_model(ask.verifier.source)
+    assert result.verifier_sha256_after == result.asked.verifier_sha256 == verifier.weights_sha256
+    asked = prepare.Ask(
+        ask.verifier, prepare.drafter_ask(str(out)), ("embedded_math",), ("en", "te"), limit=2, cap=8, race_rounds=0
+    )
+    report = run(prepare.prepare(asked), tmp_path / "run", cache=cache)
+    assert all(task.measures["misfit"].value is not None for task in report.suites[0].tasks)
+    assert f"mended by {method}" in (out / "README.md").read_text(encoding="utf-8")
+    if method != "ngram":
+        assert AutoModelForCausalLM.from_pretrained(out).dtype == torch.float32
+        assert AutoTokenizer.from_pretrained(out)("1").input_ids
+
+
+def test_a_finished_folder_is_left_as_it_is_and_another_mending_refused(ask: Ask, cache: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mended"
+    first = mend(ask, out, cache=cache)
+    before = contents(out)
+    assert mend(ask, out, cache=cache) == first
+    assert contents(out) == before
+    other = replace(ask, recipe=RECIPE.model_copy(update={"seed": 3}))
+    with pytest.raises(FairspecError, match=r"holds another mending \(recipe is .*Choose another --out"):
+        mend(other, out, cache=cache)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    with pytest.raises(FairspecError, match="not empty and no mended drafter"):
+        mend(ask, tmp_path / "mine", cache=cache)
+    assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
+
+
+class Killed(Exception):
+    pass
+
+
+def test_killed_anywhere_it_goes_on_to_the_same_weights(ask: Ask, cache: Path, tmp_path: Path) -> None:
+    recipe = Recipe(steps=25, rate=3e-3, per_task=1, evaluate=10)
+    ask = replace(ask, recipe=recipe)
+    straight = mend(ask, tmp_path / "straight", cache=cache)
+    for stage, place in (("texts", 3), ("training", 1), ("training", 12), ("training", 21)):
+
+        def watch(seen: Watched, stage: str = stage, place: int = place) -> None:
+            if (seen.stage, seen.done) == (stage, place):
+                raise Killed
+
+        with pytest.raises(Killed):
+            mend(ask, tmp_path / "killed", cache=tmp_path / "cache", watch=watch)
+    again = mend(ask, tmp_path / "killed", cache=tmp_path / "cache")
+    assert again.history == straight.history
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("straight", "killed")]
+    assert weights[0] == weights[1]
+
+
+def test_the_drafter_of_a_temperature_folder_has_its_temperatures(ask: Ask, cache: Path, tmp_path: Path) -> None:
+    mend(replace(ask, method="temperature"), tmp_path / "warm", cache=cache)
+    kept = json.loads((tmp_path / "warm" / "fairspec_drafter.json").read_text())["temperatures"]
+    assert set(kept) == {"embedded_math/en", "embedded_math/te"}
+    drafter = load_drafter("model", str(tmp_path / "warm"), None, load_model(ask.verifier.source))
+    assert drafter.temperatures == kept  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"method": "wish"}, "--method wish: unknown"),
+        ({"prompts": ("nowhere",)}, "--prompts nowhere: no such folder"),
+        ({"dtype": "float16"}, "gradients would vanish"),
+        ({"limit": 1}, "no training text"),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    change: dict[str, object], says: str, ask: Ask, cache: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(FairspecError, match=says):
+        mend(replace(ask, **change), tmp_path / "out", cache=cache)  # type: ignore[arg-type]
+    assert not (tmp_path / "out" / "mitigation.json").exists()
