@@ -23,6 +23,7 @@ from transformers import (
 
 from fairspec_bench.engine.loop import Request
 from fairspec_bench.engine.model import Model, wrap
+from fairspec_bench.engine.ngram import NgramDrafter, fit
 from fairspec_bench.records import Encoded, ids_sha256
 
 VOCAB = 61
@@ -101,6 +102,11 @@ def prompts(count: int, low: int, high: int, seed: int = 3, vocab: int = VOCAB) 
 
 def requests(ids: list[list[int]], cap: int, stop: object = None) -> list[Request]:
     return [Request(f"p{i}", tuple(x), cap, i, stop) for i, x in enumerate(ids)]
+
+
+def counted(verifier: Model, texts: list[tuple[list[int], tuple[int, ...]]], order: int = 4) -> NgramDrafter:
+    """An n-gram drafter of (prompt, output) pairs, all of one group."""
+    return NgramDrafter(fit([("l", *text) for text in texts], verifier.vocab_size, order), verifier)
 
 
 def encode(ids: list[list[int]], cap: int) -> list[Encoded]:

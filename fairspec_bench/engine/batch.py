@@ -21,18 +21,29 @@ StopCheck = Callable[[Sequence[int]], int | None]
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt to continue by at most `cap` tokens; `stream` names its own stream of randomness."""
+    """A prompt to continue by at most `cap` tokens; `stream` names its own stream of randomness.
+
+    `group` is opaque: a drafter may hold something of its own for each.
+    """
 
     key: str
     ids: tuple[int, ...]
     cap: int
     stream: int
     stop: StopCheck | None = None
+    group: str = ""
 
 
 def as_request(encoded: Encoded, stop: StopCheck | None = None, *, cap: int | None = None) -> Request:
     """The request for an encoded prompt. Its stream follows from the prompt's ids alone, whatever run they are in."""
-    return Request(encoded.key, encoded.ids, encoded.cap if cap is None else cap, int(encoded.sha[:15], 16), stop)
+    stream = int(encoded.sha[:15], 16)
+    return Request(encoded.key, encoded.ids, encoded.cap if cap is None else cap, stream, stop, encoded.group)
+
+
+def padded(lists: Sequence[Sequence[int]], width: int, device: torch.device) -> Tensor:
+    """Lists of at most `width` ids as int64 [B, width], zeros after the end of each."""
+    rows = [list(ids) + [0] * (width - len(ids)) for ids in lists]
+    return torch.tensor(rows, dtype=torch.long, device=device).reshape(len(rows), width)
 
 
 @dataclass

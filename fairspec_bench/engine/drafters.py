@@ -1,114 +1,114 @@
-"""Drafters: what proposes γ tokens, live (`begin`, then `propose`) and in replay (`model` or `proposals`).
+"""The drafters: a causal model, prompt lookup, the oracle, and the table by which any kind is found.
 
-A drafter is one entry in `DRAFTERS`. What it proposes for a position depends on the tokens before it and on the noise
-of that position alone, never on where a block began: so a replay over finished text sees the drafts that live decoding
-saw. Knows ids and models; knows nothing of acceptance.
+A drafter is one entry in `DRAFTERS`; `drafting` says what it must offer. Knows ids and models; knows nothing of
+acceptance.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from fairspec_bench.engine.accept import draw
 from fairspec_bench.engine.batch import Batch, Clock, Request
-from fairspec_bench.engine.model import Model, Rows, check_vocabulary, load_model
-from fairspec_bench.engine.noise import Purpose, exponential, keys, uniform
-from fairspec_bench.engine.rule import fit_vocabulary, log_probs
-from fairspec_bench.records import FairspecError, Rule
-
-References = Mapping[str, Sequence[int]]
-
-
-class Draft(NamedTuple):
-    """`ids` [B, γ] int64; `log_q` [B, γ, V] float32 under the rule, `None` where the drafts are certain (or greedy)."""
-
-    ids: Tensor
-    log_q: Tensor | None
-
-
-class Drafting(Protocol):
-    """A drafter at work on one batch."""
-
-    def prefill(self, row: int, request: Request, seed: int) -> None:
-        """A new prompt takes this row."""
-
-    def propose(self, batch: Batch, gamma: int, clock: Clock) -> Draft:
-        """γ drafts for the slots after `batch.pos`."""
-
-
-class Drafter(Protocol):
-    """What can be paired with a verifier. `kind` is its entry in `DRAFTERS`."""
-
-    @property
-    def kind(self) -> str: ...
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def proper(self) -> bool:
-        """Has a q over the whole vocabulary, whose KL and overlap mean something: that of `model`."""
-
-    @property
-    def model(self) -> Model | None:
-        """What runs forward passes, if anything does."""
-
-    def rule(self, rule: Rule) -> Rule:
-        """The rule under which q is taken when p is taken under `rule`."""
-
-    def begin(self, batch: int, max_len: int, reference: References | None) -> Drafting:
-        """Start on a batch of rows; `reference` gives the texts to be committed, by key, where they are known."""
-
-    def proposals(self, request: Request, ids: Sequence[int], seed: int) -> list[int]:
-        """Without a proper q: its draft for each output position 2…N of the text `ids`, given the text before it."""
-
+from fairspec_bench.engine.drafting import (
+    FILE,
+    CertainReading,
+    Draft,
+    Drafter,
+    Guess,
+    References,
+    certain,
+    of_group,
+    pick,
+    read_drafter_file,
+)
+from fairspec_bench.engine.forced import Forced
+from fairspec_bench.engine.model import Model, Rows, check_vocabulary, load_model, locate
+from fairspec_bench.engine.ngram import NgramDrafter, load_tables
+from fairspec_bench.engine.noise import Purpose, keys, uniform
+from fairspec_bench.engine.rule import fit_vocabulary
+from fairspec_bench.records import FairspecError, Record
 
 # --------------------------------------------------------------------------- a causal language model
+
+COOLEST, HOTTEST = 0.01, 100.0
+Temperature = Annotated[float, Field(ge=COOLEST, le=HOTTEST)]
+
+
+class ModelFile(Record):
+    """`fairspec_drafter.json` beside a model's weights: its own temperature for each group."""
+
+    kind: Literal["model"]
+    temperatures: dict[str, Temperature]
 
 
 @dataclass(frozen=True)
 class ModelDrafter:
-    """A smaller causal model of the same vocabulary. `temperature`, if set, is its own and belongs to q."""
+    """A smaller causal model of the same vocabulary, its logits divided by a temperature of its own: that is q.
+
+    The decoding rule then applies to q as it does to p: at its own temperature 1 the rule's alone is left, and under
+    the greedy rule its own means nothing. `temperatures` gives it by group, `temperature` for every other group.
+    """
 
     model: Model
     verifier: Model
-    temperature: float | None = None
+    temperature: float = 1.0
+    temperatures: Mapping[str, float] = field(default_factory=dict)
     kind: str = field(default="model", init=False)
     proper: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
         check_vocabulary(self.verifier, self.model)
-        if self.temperature is not None and not self.temperature > 0:
-            raise FairspecError(f"drafter option temperature={self.temperature}: must be greater than 0.")
+        if not COOLEST <= self.temperature <= HOTTEST:
+            raise FairspecError(f"drafter option temperature={self.temperature}: must be from {COOLEST} to {HOTTEST}.")
 
     @property
     def name(self) -> str:
         return self.model.name
 
-    def rule(self, rule: Rule) -> Rule:
-        if self.temperature is None or rule.greedy:
-            return rule
-        return rule.model_copy(update={"temperature": self.temperature})
+    @property
+    def identity(self) -> str:
+        if not self.temperatures:
+            return self.model.identity
+        text = json.dumps(sorted(self.temperatures.items()))
+        return f"{self.model.identity}+temperatures-sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+    def own_temperature(self, group: str) -> float:
+        """What divides the logits of prompts of a group."""
+        found = of_group(self.temperatures, group)
+        return self.temperature if found is None else found
 
     def begin(self, batch: int, max_len: int, reference: References | None) -> _ModelDrafting:
-        return _ModelDrafting(self, self.model.rows(batch, max_len))
+        ones = torch.ones(batch, 1, 1, device=self.model.device)
+        return _ModelDrafting(self, self.model.rows(batch, max_len), ones)
 
-    def proposals(self, request: Request, ids: Sequence[int], seed: int) -> list[int]:
-        raise NotImplementedError("a model's drafts come from its logits")
+    def read(self, requests: Sequence[Request], texts: Sequence[Sequence[int]], seed: int) -> _ModelReading:
+        warmth = [self.own_temperature(request.group) for request in requests]
+        return _ModelReading(
+            Forced(self.model, [request.ids for request in requests], texts),
+            torch.tensor(warmth, device=self.model.device)[:, None, None],
+            self.verifier.vocab_size,
+        )
 
 
 @dataclass
 class _ModelDrafting:
+    """`warmth` [B, 1, 1] is each row's own temperature."""
+
     drafter: ModelDrafter
     rows: Rows
+    warmth: Tensor
 
     def prefill(self, row: int, request: Request, seed: int) -> None:
         self.rows.prefill(row, request.ids)
+        self.warmth[row] = self.drafter.own_temperature(request.group)
 
     def propose(self, batch: Batch, gamma: int, clock: Clock) -> Draft:
         # Two tokens first: after a fully accepted block the drafter has not yet seen the last draft. Always two, so
@@ -128,28 +128,36 @@ class _ModelDrafting:
         return Draft(torch.cat(ids, dim=1), None if batch.rule.greedy else torch.cat(log_qs, dim=1))
 
     def _pick(self, batch: Batch, slot: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """The draft for one slot [B, 1] and log q (the logits themselves under the greedy rule) [B, 1, V]."""
         logits = fit_vocabulary(logits, batch.vocab_size)
-        if batch.rule.greedy:
-            return logits.argmax(-1), logits
-        log_q = log_probs(logits, self.drafter.rule(batch.rule))
-        token = draw(log_q, exponential(batch.keys(slot, Purpose.DRAFT), batch.vocab_size))
-        return batch.scripted(slot, token), log_q
+        # Division may round two logits to one, which must not move the argmax.
+        return pick(batch, slot, logits if batch.rule.greedy else logits / self.warmth)
+
+
+@dataclass(frozen=True)
+class _ModelReading:
+    forced: Forced
+    warmth: Tensor
+    vocab_size: int
+
+    def piece(self, first: int, last: int) -> Guess:
+        logits = fit_vocabulary(self.forced.piece(first, last), self.vocab_size)
+        return Guess(logits.argmax(-1), logits / self.warmth)
 
 
 # --------------------------------------------------------------------------- prompt lookup
 
 
 @dataclass(frozen=True)
-class NgramDrafter:
+class LookupDrafter:
     """Prompt lookup: what followed the latest earlier occurrence of the longest suffix of at most `max_ngram` tokens.
 
     Looked up anew for every draft, the drafts before it included; with no match the last token is repeated.
     """
 
     max_ngram: int = 3
-    kind: str = field(default="ngram", init=False)
-    name: str = field(default="ngram", init=False)
+    kind: str = field(default="lookup", init=False)
+    name: str = field(default="lookup", init=False)
+    identity: None = field(default=None, init=False)
     proper: bool = field(default=False, init=False)
     model: None = field(default=None, init=False)
 
@@ -157,20 +165,22 @@ class NgramDrafter:
         if not 1 <= self.max_ngram <= 16:
             raise FairspecError(f"drafter option max_ngram={self.max_ngram}: must be a whole number from 1 to 16.")
 
-    def rule(self, rule: Rule) -> Rule:
-        return rule
+    def begin(self, batch: int, max_len: int, reference: References | None) -> _LookupDrafting:
+        return _LookupDrafting(self.max_ngram)
 
-    def begin(self, batch: int, max_len: int, reference: References | None) -> _NgramDrafting:
-        return _NgramDrafting(self.max_ngram)
+    def read(self, requests: Sequence[Request], texts: Sequence[Sequence[int]], seed: int) -> CertainReading:
+        drafts = [self.proposals(request, ids) for request, ids in zip(requests, texts, strict=True)]
+        return certain(drafts)
 
-    def proposals(self, request: Request, ids: Sequence[int], seed: int) -> list[int]:
+    def proposals(self, request: Request, ids: Sequence[int]) -> list[int]:
+        """Its draft for each output position 2…N of the text `ids`, given the text before it."""
         tokens = torch.tensor([[*request.ids, *ids]])
         last = range(len(request.ids), tokens.shape[1] - 1)
         return [int(lookup(tokens[:, : pos + 1], torch.tensor([pos]), self.max_ngram)) for pos in last]
 
 
 @dataclass
-class _NgramDrafting:
+class _LookupDrafting:
     max_ngram: int
 
     def prefill(self, row: int, request: Request, seed: int) -> None:
@@ -226,11 +236,12 @@ class OracleDrafter:
         return f"oracle({self.acceptance:g})"
 
     @property
+    def identity(self) -> str | None:
+        return self.payer.identity if self.payer else None
+
+    @property
     def model(self) -> Model | None:
         return self.payer.model if self.payer else None
-
-    def rule(self, rule: Rule) -> Rule:
-        return rule
 
     def begin(self, batch: int, max_len: int, reference: References | None) -> _OracleDrafting:
         known = reference or self.reference
@@ -239,7 +250,12 @@ class OracleDrafter:
         table = torch.zeros(batch, max_len, dtype=torch.long, device=self.verifier.device)
         return _OracleDrafting(self, known, table, self.payer.begin(batch, max_len, None) if self.payer else None)
 
+    def read(self, requests: Sequence[Request], texts: Sequence[Sequence[int]], seed: int) -> CertainReading:
+        drafts = [self.proposals(request, ids, seed) for request, ids in zip(requests, texts, strict=True)]
+        return certain(drafts)
+
     def proposals(self, request: Request, ids: Sequence[int], seed: int) -> list[int]:
+        """Its draft for each output position 2…N of the text `ids`."""
         position = torch.arange(2, len(ids) + 1)
         hit = uniform(keys(seed, torch.full_like(position, request.stream), position, Purpose.ORACLE)) < self.acceptance
         text = torch.tensor(ids)[1:]
@@ -270,54 +286,101 @@ class _OracleDrafting:
 # --------------------------------------------------------------------------- the table
 
 
-def _model(name: str, verifier: Model, options: dict[str, Any], loading: dict[str, Any]) -> ModelDrafter:
-    temperature = options.pop("temperature", None)
-    return ModelDrafter(load_model(name, options=options, **loading), verifier, temperature)
+@dataclass(frozen=True)
+class Wanted:
+    """A drafter as asked for: `source` is the folder or Hub name, `name` what reports call it."""
+
+    kind: str
+    source: str
+    name: str
+    options: Mapping[str, Any]
+    revision: str | None
+    dtype: str
+    device: str
+
+    def model(self, options: Mapping[str, Any] | None = None) -> Model:
+        """The model that lies at the source."""
+        loaded = load_model(self.source, revision=self.revision, dtype=self.dtype, device=self.device, options=options)
+        return replace(loaded, name=self.name)
+
+    def known(self, **types: Callable[[Any], Any]) -> dict[str, Any]:
+        """The options given, each made of its type. Raises `FairspecError` for others."""
+        try:
+            return {name: types[name](value) for name, value in self.options.items()}
+        except KeyError as error:
+            known = f"Known: {', '.join(types)}" if types else "It has none"
+            raise FairspecError(f"drafter {self.kind}: unknown option {error}. {known}.") from None
+        except (TypeError, ValueError) as error:
+            raise FairspecError(f"drafter {self.kind}: {error}.") from None
 
 
-def _ngram(name: str, verifier: Model, options: dict[str, Any], loading: dict[str, Any]) -> NgramDrafter:
-    return NgramDrafter(**_known("ngram", options, max_ngram=int))
+def _model(wanted: Wanted, verifier: Model) -> ModelDrafter:
+    own = {name: value for name, value in wanted.options.items() if name == "temperature"}
+    given = replace(wanted, options=own).known(temperature=float)
+    folder, _ = locate(wanted.source, wanted.revision)
+    temperatures = read_drafter_file(folder, ModelFile).temperatures if (folder / FILE).is_file() else {}
+    model = wanted.model({name: value for name, value in wanted.options.items() if name not in own})
+    return ModelDrafter(model, verifier, temperatures=temperatures, **given)
 
 
-def _oracle(name: str, verifier: Model, options: dict[str, Any], loading: dict[str, Any]) -> OracleDrafter:
-    given = {"acceptance": 0.8} | _known("oracle", options, acceptance=float)
-    payer = None if name in ("", "oracle") else ModelDrafter(load_model(name, **loading), verifier)
+def _lookup(wanted: Wanted, verifier: Model) -> LookupDrafter:
+    return LookupDrafter(**wanted.known(max_ngram=int))
+
+
+def _oracle(wanted: Wanted, verifier: Model) -> OracleDrafter:
+    given = {"acceptance": 0.8} | wanted.known(acceptance=float)
+    payer = None if wanted.source in ("", "oracle") else ModelDrafter(wanted.model(), verifier)
     return OracleDrafter(verifier=verifier, payer=payer, **given)
 
 
-def _known(kind: str, options: dict[str, Any], **types: Callable[[Any], Any]) -> dict[str, Any]:
-    """The options given, each made of its type. Raises `FairspecError` for others."""
-    try:
-        return {name: types[name](value) for name, value in options.items()}
-    except KeyError as error:
-        raise FairspecError(f"drafter {kind}: unknown option {error}. Known: {', '.join(types)}.") from None
-    except (TypeError, ValueError) as error:
-        raise FairspecError(f"drafter {kind}: {error}.") from None
+def _ngram(wanted: Wanted, verifier: Model) -> NgramDrafter:
+    wanted.known()
+    return NgramDrafter(load_tables(wanted.source, name=wanted.name, device=wanted.device), verifier)
 
 
-DRAFTERS: dict[str, Callable[[str, Model, dict[str, Any], dict[str, Any]], Drafter]] = {
-    "model": _model,
-    "ngram": _ngram,
-    "oracle": _oracle,
+class Value(NamedTuple):
+    """The option that a value after a colon sets on the command line (`oracle:0.8`), how it is read, an example."""
+
+    option: str
+    read: Callable[[str], int | float]
+    example: str
+
+
+class Kind(NamedTuple):
+    """How a kind of drafter is loaded. With a `value` it is asked for by its name, else by the folder it lies in."""
+
+    load: Callable[[Wanted, Model], Drafter]
+    value: Value | None = None
+
+
+DRAFTERS: Mapping[str, Kind] = {
+    "model": Kind(_model),
+    "ngram": Kind(_ngram),
+    "lookup": Kind(_lookup, Value("max_ngram", int, "3")),
+    "oracle": Kind(_oracle, Value("acceptance", float, "0.8")),
 }
 
 
 def load_drafter(
     kind: str,
-    name: str,
+    source: str,
     options: Mapping[str, Any] | None,
     verifier: Model,
     *,
+    name: str | None = None,
     revision: str | None = None,
     dtype: str = "float32",
     device: str = "cpu",
 ) -> Drafter:
-    """The drafter `kind` (an entry of `DRAFTERS`) for this verifier. Raises `FairspecError`.
+    """The drafter `kind` (an entry of `DRAFTERS`) for this verifier, called `name` in reports. Raises `FairspecError`.
 
-    `model`: `name` is a folder or Hub name; options `temperature`, `attention`. `ngram`: option `max_ngram` (3).
-    `oracle`: option `acceptance` (.8); `name` the model whose forward passes it pays, or `oracle` for none.
+    `model`: `source` is a folder or Hub name; options `temperature` (1: what divides its logits, for groups that its
+    `fairspec_drafter.json` does not name) and `attention`. `ngram`: `source` is a folder of tables. `lookup`: option
+    `max_ngram` (3). `oracle`: option `acceptance` (.8); `source` the model whose forward passes it pays, or `oracle`
+    for none.
     """
     if kind not in DRAFTERS:
         raise FairspecError(f"unknown drafter kind {kind!r}. Known: {', '.join(DRAFTERS)}.")
-    loading = {"revision": revision, "dtype": dtype, "device": device}
-    return DRAFTERS[kind](name, verifier, dict(options or {}), loading)
+    return DRAFTERS[kind].load(
+        Wanted(kind, source, name or source, dict(options or {}), revision, dtype, device), verifier
+    )

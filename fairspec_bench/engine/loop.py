@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fairspec_bench.engine.accept import Verdict, point_mass, verify_greedy, verify_sample
 from fairspec_bench.engine.batch import Batch, Clock, Request, StopCheck, as_request
-from fairspec_bench.engine.drafters import Draft, Drafter, Drafting, References
+from fairspec_bench.engine.drafting import Draft, Drafter, Drafting, References
 from fairspec_bench.engine.model import MAX_GAMMA, Model, Rows
 from fairspec_bench.engine.noise import Purpose, exponential, uniform
 from fairspec_bench.engine.rule import log_probs

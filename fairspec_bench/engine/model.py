@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from huggingface_hub import snapshot_download
@@ -77,6 +77,11 @@ class Model:
             digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
             digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         return digest.hexdigest()
+
+    @property
+    def identity(self) -> str:
+        """Its commit on the Hub; the hash of its weights stands for one that comes from elsewhere."""
+        return self.revision or f"weights-sha256:{self.weights_sha256}"
 
     def refusal(self, prompt: int, cap: int) -> str | None:
         """Why a prompt of so many tokens cannot be continued by up to `cap` more, whatever γ; `None` if it can."""
@@ -155,7 +160,7 @@ def load_model(
         raise FairspecError(f"{name}: unknown dtype {dtype!r}. Known: {', '.join(DTYPES)}.")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise FairspecError(f"{name}: device {device} asked for, but torch sees no CUDA device. Use --device cpu.")
-    folder, found = _locate(name, revision)
+    folder, found = locate(name, revision)
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         _refuse_encoder(config, name)
@@ -206,8 +211,21 @@ def wrap(
     return model
 
 
-def check_vocabulary(verifier: Model, drafter: Model) -> None:
-    """Raise `FairspecError` unless both models mean the same token by the same id.
+class Vocabulary(Protocol):
+    """What means tokens by ids: a model, or tables made for one."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def vocabulary(self) -> Sha256 | None: ...
+
+
+def check_vocabulary(verifier: Model, drafter: Vocabulary) -> None:
+    """Raise `FairspecError` unless both mean the same token by the same id.
 
     Tokenizer hashes decide where both are known (the embeddings may be padded to different sizes), else the sizes do.
     """
@@ -225,8 +243,8 @@ def check_vocabulary(verifier: Model, drafter: Model) -> None:
 # --------------------------------------------------------------------------- finding the files
 
 
-def _locate(name: str, revision: str | None) -> tuple[Path, str | None]:
-    """The folder holding the model, and its commit on the Hub (`None` for a plain folder)."""
+def locate(name: str, revision: str | None) -> tuple[Path, str | None]:
+    """The folder holding a model, and its commit on the Hub (`None` for a plain folder). Raises `FairspecError`."""
     folder = Path(name).expanduser()
     if folder.is_dir():
         _require_safetensors(folder, name)

@@ -6,25 +6,22 @@ Knows suites, the codec and models' limits. Makes no tokens and writes no files.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from fairspec_bench.codec import Codec, prompts_sha256
-from fairspec_bench.engine.drafters import Drafter, ModelDrafter, load_drafter
+from fairspec_bench.engine.drafters import DRAFTERS, load_drafter
+from fairspec_bench.engine.drafting import Drafter, kind_of
 from fairspec_bench.engine.model import DTYPES, MAX_GAMMA, Model, load_model
 from fairspec_bench.records import Dropped, Encoded, FairspecError, ModelConfig, Prompt, Record, Rule, RunConfig
 from fairspec_bench.suite.tasks import Suite, load_suite
 
 SHARD_BATCHES = 4
 SHARD_LEAST = 8
-VALUES: Mapping[str, tuple[str, Callable[[str], int | float], str]] = {
-    "ngram": ("max_ngram", int, "3"),
-    "oracle": ("acceptance", float, "0.8"),
-}
-"""Drafters that are no models: the option that a value after a colon sets, and an example."""
 GREEDY = Rule()
 R = TypeVar("R", bound=Record)
 
@@ -92,17 +89,22 @@ def model_ask(text: str, source: str | None = None, options: Mapping[str, Any] |
 
 
 def drafter_ask(text: str, source: str | None = None, options: Mapping[str, Any] | None = None) -> ModelAsk:
-    """A drafter as written on a command line: a folder, a Hub id, `ngram`, `ngram:3`, `oracle` or `oracle:0.8`."""
+    """A drafter as written on a command line: a folder, a Hub id, `lookup`, `lookup:3`, `oracle` or `oracle:0.8`.
+
+    A folder may say of what kind it is (`fairspec_drafter.json`); else it is a model's. Raises `FairspecError`.
+    """
     kind, _, value = text.partition(":")
-    if kind not in VALUES or source is not None:
-        return model_ask(text, source, options)
-    option, read, example = VALUES[kind]
+    setting = DRAFTERS[kind].value if kind in DRAFTERS and source is None else None
+    if setting is None:
+        asked = model_ask(text, source, options)
+        return replace(asked, kind=kind_of(Path(asked.source).expanduser()) or asked.kind)
     given = dict(options or {})
     if value:
         try:
-            given[option] = read(value)
+            given[setting.option] = setting.read(value)
         except ValueError:
-            raise FairspecError(f"{text}: {value!r} is no {option}. Example: {kind}:{example}.") from None
+            example = f"{kind}:{setting.example}"
+            raise FairspecError(f"{text}: {value!r} is no {setting.option}. Example: {example}.") from None
     return ModelAsk(kind, kind, kind, options=given)
 
 
@@ -203,8 +205,8 @@ def configure(
     }
     return _made(
         RunConfig,
-        verifier=_model_config(ask.verifier, verifier),
-        drafter=_model_config(ask.drafter, drafter.model if drafter else None) if ask.drafter else None,
+        verifier=_model_config(ask.verifier, verifier.identity, verifier),
+        drafter=_model_config(ask.drafter, drafter.identity, drafter.model) if ask.drafter and drafter else None,
         suites=tuple(suite.config(hashes[name]) for name, suite in questions.suites.items()),
         tokenizer_sha256=codec.tokenizer_sha256,
         chat_template=ask.chat_template,
@@ -236,28 +238,24 @@ def load_drafter_asked(ask: Ask, verifier: Model) -> Drafter | None:
     if ask.drafter is None:
         return None
     wanted = ask.drafter
-    drafter = load_drafter(
+    return load_drafter(
         wanted.kind,
         wanted.source,
         wanted.options,
         verifier,
+        name=wanted.name,
         revision=wanted.revision,
         dtype=ask.dtype,
         device=ask.device,
     )
-    if isinstance(drafter, ModelDrafter):
-        return replace(drafter, model=replace(drafter.model, name=wanted.name))
-    return drafter
 
 
-def _model_config(ask: ModelAsk, model: Model | None) -> ModelConfig:
-    """A model from a plain folder has no revision: the hash of its weights stands for it."""
-    revision = (model.revision or f"weights-sha256:{model.weights_sha256}") if model else None
+def _model_config(ask: ModelAsk, identity: str | None, model: Model | None) -> ModelConfig:
     return _made(
         ModelConfig,
         name=ask.name,
         kind=ask.kind,
-        revision=revision,
+        revision=identity,
         parameters=model.parameters if model else None,
         options=dict(ask.options),
     )

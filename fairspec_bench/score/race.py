@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import get_args
 
-from fairspec_bench.engine.drafters import Drafter
+from fairspec_bench.engine.drafting import Drafter
 from fairspec_bench.engine.loop import Decoded, Request, as_request, decode
 from fairspec_bench.engine.model import Model
 from fairspec_bench.records import Encoded, FairspecError, Mode, Rule, Timing, Trace

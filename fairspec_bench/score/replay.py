@@ -1,7 +1,7 @@
 """A drafter scored on finished texts by teacher-forced passes: no decoding, and every γ at once.
 
-Knows the logits of both models at every context of the verifier's own continuation, and the sums that METRICS asks of
-them. Takes no ratios and forms no blocks: `measure` does.
+Knows the verifier's logits and the drafter's guess at every context of the verifier's own continuation, and the sums
+that METRICS asks of them. Takes no ratios and forms no blocks: `measure` does.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from fairspec_bench.engine.accept import point_mass
-from fairspec_bench.engine.drafters import Drafter
+from fairspec_bench.engine.drafting import Drafter, Guess
+from fairspec_bench.engine.forced import Forced
 from fairspec_bench.engine.loop import as_request
 from fairspec_bench.engine.model import Model
-from fairspec_bench.engine.rule import NEVER, fit_vocabulary, log_probs
+from fairspec_bench.engine.rule import NEVER, log_probs
 from fairspec_bench.records import Encoded, Replay, Rule, Trace
 from fairspec_bench.score.reference import pair
 
@@ -66,36 +67,31 @@ class Contexts(NamedTuple):
     verifier_entropy: Tensor
 
 
-def score_contexts(logits: Tensor, text: Tensor, rule: Rule, draft: Tensor) -> Contexts:
-    """A drafter that proposes `draft` [C] with certainty, against verifier logits [C, V] and its tokens `text` [C]."""
-    none = torch.full(text.shape, torch.nan, device=text.device)
-    entropy = _entropy(logits.float().log_softmax(-1))
-    hit = (draft == text).float()
-    if rule.greedy:
-        return Contexts(draft, hit, hit, none, none, entropy)
-    log_q = point_mass(draft[:, None], logits.shape[-1]).squeeze(1)
-    alpha, beta = _acceptance(log_probs(logits, rule), log_q, text)
-    return Contexts(draft, alpha, beta, none, none, entropy)
+def score_contexts(logits: Tensor, guess: Guess, text: Tensor, rule: Rule) -> Contexts:
+    """One text's contexts: verifier logits [C, V], the drafter's guess (ids [C], scores [C, V]), the tokens [C].
 
-
-def score_contexts_proper(logits: Tensor, q_logits: Tensor, text: Tensor, rule: Rule, drafter: Drafter) -> Contexts:
-    """A drafter with logits of its own, `q_logits` [C, V]: alpha and beta under the rule, the rest at temperature 1.
-
-    The drafter's own temperature belongs to q throughout. Ids that only pad the verifier's embedding count for nothing
-    in the KL.
+    Alpha and beta are under the rule, the rest at temperature 1; a temperature of the drafter's own is within its
+    scores throughout. Ids that only pad the verifier's embedding count for nothing in the KL.
     """
-    q_logits = fit_vocabulary(q_logits, logits.shape[-1])
     plain = Rule(temperature=1.0)
-    log_p, log_q = log_probs(logits, plain), log_probs(q_logits, drafter.rule(plain))
-    p = log_p.exp()
-    overlap = torch.minimum(p, log_q.exp()).sum(-1)
-    kl = torch.where((p > 0) & (log_q > NEVER), p * (log_p - log_q), 0.0).sum(-1)
-    draft = q_logits.argmax(-1)
+    log_p = log_probs(logits, plain)
+    overlap = kl = torch.full(text.shape, torch.nan, device=text.device)
+    if guess.scores is not None:
+        p, log_q = log_p.exp(), log_probs(guess.scores, plain)
+        overlap = torch.minimum(p, log_q.exp()).sum(-1)
+        kl = torch.where((p > 0) & (log_q > NEVER), p * (log_p - log_q), 0.0).sum(-1)
     if rule.greedy:
-        alpha = beta = (draft == text).float()
+        alpha = beta = (guess.ids == text).float()
     else:
-        alpha, beta = _acceptance(log_probs(logits, rule), log_probs(q_logits, drafter.rule(rule)), text)
-    return Contexts(draft, alpha, beta, overlap, kl, _entropy(log_p))
+        alpha, beta = _acceptance(log_probs(logits, rule), _law(guess, logits.shape[-1], rule), text)
+    return Contexts(guess.ids, alpha, beta, overlap, kl, _entropy(log_p))
+
+
+def _law(guess: Guess, size: int, rule: Rule) -> Tensor:
+    """log q [C, V] under a sampling rule."""
+    if guess.scores is None:
+        return point_mass(guess.ids[:, None], size).squeeze(1)
+    return log_probs(guess.scores, rule)
 
 
 def _acceptance(log_p: Tensor, log_q: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,41 +114,22 @@ def _score_batch(
     memory_bytes: int,
 ) -> list[Contexts]:
     """One teacher-forced pass over a batch; → the contexts of each text."""
-    device, counts = verifier.device, [len(trace.ids) - 1 for _, trace in pairs]
+    requests, texts = [as_request(prompt) for prompt, _ in pairs], [trace.ids for _, trace in pairs]
+    counts = [len(ids) - 1 for ids in texts]
     longest = max(counts)
-    start = torch.tensor([len(prompt.ids) for prompt, _ in pairs], device=device)
-    text = _padded([trace.ids for _, trace in pairs], longest + 1, device)
-    proposed = None if drafter.proper else _padded(_proposals(drafter, pairs, seed), longest, device)
-    models = [verifier, drafter.model] if drafter.proper and drafter.model else [verifier]
-    end = int(start.max())
-    rows = [model.rows(len(pairs), end + longest + 1) for model in models]
-    for index, (prompt, _) in enumerate(pairs):
-        for model_rows in rows:
-            model_rows.prefill(index, prompt.ids)
+    forced = Forced(verifier, [request.ids for request in requests], texts)
+    reading = drafter.read(requests, texts, seed)
     piece = max(1, memory_bytes // (len(pairs) * verifier.vocab_size * 4 * WORKING_COPIES))
     scored: list[list[Contexts]] = [[] for _ in pairs]
     for first in range(0, longest, piece):
         last = min(first + piece, longest)
-        logits = [r.step(text[:, first:last], start + first, view=end + last, keep=last - first) for r in rows]
+        logits, guess = forced.piece(first, last), reading.piece(first, last)
+        guess = guess._replace(ids=guess.ids.to(logits.device))
         for index, count in enumerate(counts):
-            if (kept := min(last, count) - first) <= 0:
-                continue
-            p_logits, y = logits[0][index, :kept], text[index, first + 1 : first + 1 + kept]
-            if proposed is None:
-                contexts = score_contexts_proper(p_logits, logits[1][index, :kept], y, rule, drafter)
-            else:
-                contexts = score_contexts(p_logits, y, rule, proposed[index, first : first + kept])
-            scored[index].append(contexts)
+            if (kept := min(last, count) - first) > 0:
+                y = forced.text[index, first + 1 : first + 1 + kept]
+                scored[index].append(score_contexts(logits[index, :kept], guess.of(index, kept), y, rule))
     return [_joined(pieces) for pieces in scored]
-
-
-def _padded(lists: Sequence[Sequence[int]], length: int, device: torch.device) -> Tensor:
-    rows = [list(ids)[:length] + [0] * (length - len(ids)) for ids in lists]
-    return torch.tensor(rows, dtype=torch.long, device=device)
-
-
-def _proposals(drafter: Drafter, pairs: Sequence[tuple[Encoded, Trace]], seed: int) -> list[list[int]]:
-    return [drafter.proposals(as_request(prompt), trace.ids, seed) for prompt, trace in pairs]
 
 
 def _joined(pieces: Sequence[Contexts]) -> Contexts:

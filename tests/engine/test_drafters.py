@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
-from tiny_models import VOCAB, family, noised, prompts, requests
+from tiny_models import VOCAB, family, noised, prompts, requests, stock
 
-from fairspec_bench.engine.drafters import ModelDrafter, NgramDrafter, OracleDrafter, load_drafter, lookup
-from fairspec_bench.engine.loop import decode
+from fairspec_bench.engine.batch import Batch, Clock
+from fairspec_bench.engine.drafters import LookupDrafter, ModelDrafter, ModelFile, OracleDrafter, load_drafter, lookup
+from fairspec_bench.engine.drafting import FILE, MAX_FILE_BYTES, kind_of
+from fairspec_bench.engine.loop import Request, decode
 from fairspec_bench.engine.model import wrap
-from fairspec_bench.records import FairspecError, Rule
+from fairspec_bench.records import FairspecError, Rule, write_record
 
 VERIFIER = wrap(family("llama", eos_token_id=None), "verifier")
+SHAKY = noised(VERIFIER, 0.15)
 
 
 def slow_lookup(text: list[int], longest: int) -> int:
@@ -31,11 +37,13 @@ def test_lookup_against_the_slow_version(longest: int) -> None:
     assert got.tolist() == [slow_lookup(row, longest) for row in rows]
 
 
-def test_ngram_proposals_are_those_of_each_prefix() -> None:
+def test_lookup_drafts_are_those_of_each_prefix() -> None:
     (request,) = requests([[9, 8, 9, 8, 10]], 5)
     text = [9, 8, 9, 8, 10]
     want = [slow_lookup([*request.ids, *text[: i + 1]], 3) for i in range(4)]
-    assert NgramDrafter().proposals(request, text, seed=0) == want
+    guess = LookupDrafter().read([request], [text], seed=0).piece(0, 4)
+    assert guess.ids.tolist() == [want]
+    assert guess.scores is None
 
 
 @pytest.mark.parametrize("acceptance", [0.0, 0.6, 1.0])
@@ -43,7 +51,7 @@ def test_oracle_is_right_as_often_as_set(acceptance: float) -> None:
     asked = requests(prompts(40, 3, 8), 60)
     text = {done.key: done.ids for done in decode(VERIFIER, None, asked, rule=Rule(), gamma=0, batch_size=40, seed=0)}
     oracle = OracleDrafter(acceptance, VERIFIER)
-    drafts = [draft for request in asked for draft in oracle.proposals(request, text[request.key], seed=4)]
+    drafts = oracle.read(asked, [text[request.key] for request in asked], seed=4).piece(0, 59).ids.flatten().tolist()
     tokens = [token for request in asked for token in text[request.key][1:]]
     hits = [draft == token for draft, token in zip(drafts, tokens, strict=True)]
     assert abs(sum(hits) / len(hits) - acceptance) <= 3.3 * (acceptance * (1 - acceptance) / len(hits)) ** 0.5
@@ -66,10 +74,77 @@ def test_a_paying_oracle_drafts_the_same_and_runs_forwards() -> None:
     assert all(free[key].pieces.draft_first == 0 < paid[key].pieces.draft_first for key in text)
 
 
-def test_own_temperature_belongs_to_q() -> None:
-    drafter = ModelDrafter(VERIFIER, VERIFIER, temperature=0.5)
-    assert drafter.rule(Rule(temperature=1.0, top_k=4)) == Rule(temperature=0.5, top_k=4)
-    assert drafter.rule(Rule()) == Rule()
+# --------------------------------------------------------------------------- a temperature of its own, by group
+
+BY_GROUP = {"s/l": 0.5, "l": 0.8, "s/m": 2.0}
+
+
+def test_a_group_is_looked_up_whole_then_by_its_end() -> None:
+    drafter = ModelDrafter(VERIFIER, VERIFIER, temperature=1.5, temperatures=BY_GROUP)
+    wanted = {"s/l": 0.5, "t/l": 0.8, "l": 0.8, "s/m": 2.0, "t/m": 1.5, "": 1.5}
+    assert {group: drafter.own_temperature(group) for group in wanted} == wanted
+
+
+def test_own_temperatures_divide_the_logits_of_their_rows() -> None:
+    """The same prompts in rows of different groups, live and read: q is the softmax of logits over the temperature."""
+    groups, ids = ("s/l", "t/l", "s/m", "x"), prompts(1, 9, 9)[0]
+    drafter = ModelDrafter(VERIFIER, VERIFIER, temperatures=BY_GROUP)
+    asked = [Request(group, tuple(ids), 9, 5, None, group) for group in groups]
+    logits = stock(VERIFIER)(torch.tensor([ids])).logits[0, -1].detach()
+    rows = torch.tensor([[*ids, *[0] * 9]] * 4)
+    ones = torch.ones(4, dtype=torch.long)
+    batch = Batch(rows, 8 * ones, 9 * ones, 5 * ones, None, 8, Rule(temperature=0.7), 0, VERIFIER.vocab_size)
+    drafting = drafter.begin(4, 18, None)
+    for row, request in enumerate(asked):
+        drafting.prefill(row, request, 0)
+    log_q = drafting.propose(batch, 1, Clock(VERIFIER.device, False)).log_q
+    shorter = [replace(request, ids=request.ids[:-1]) for request in asked]
+    scores = drafter.read(shorter, [ids[-1:] * 2] * 4, seed=0).piece(0, 1).scores
+    assert log_q is not None
+    assert scores is not None
+    for row, temperature in enumerate((0.5, 0.8, 2.0, 1.0)):
+        torch.testing.assert_close(log_q[row, 0], (logits / temperature / 0.7).log_softmax(-1), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(scores[row, 0], logits / temperature, rtol=1e-4, atol=1e-4)
+
+
+def test_a_greedy_draft_has_no_temperature() -> None:
+    asked = [replace(request, group="s/m") for request in requests(prompts(8, 3, 8), 12)]
+    options = {"rule": Rule(), "gamma": 3, "batch_size": 4, "seed": 0}
+    plain, tempered = (
+        {row.key: (row.ids, row.blocks) for row in decode(VERIFIER, drafter, asked, **options)}
+        for drafter in (
+            ModelDrafter(SHAKY, VERIFIER),
+            ModelDrafter(SHAKY, VERIFIER, temperatures={"m": 37.0}),
+        )
+    )
+    assert plain == tempered
+
+
+def test_temperatures_lie_beside_the_weights(tmp_path: Path) -> None:
+    VERIFIER.hf.save_pretrained(tmp_path)
+    plain = load_drafter("model", str(tmp_path), {"temperature": "0.9"}, VERIFIER)
+    write_record(tmp_path / FILE, ModelFile(kind="model", temperatures=BY_GROUP))
+    assert kind_of(tmp_path) == "model"
+    drafter = load_drafter("model", str(tmp_path), None, VERIFIER, name="d")
+    assert isinstance(plain, ModelDrafter)
+    assert isinstance(drafter, ModelDrafter)
+    assert (plain.own_temperature("s/l"), drafter.own_temperature("s/l"), drafter.name) == (0.9, 0.5, "d")
+    assert plain.identity == f"weights-sha256:{VERIFIER.weights_sha256}"
+    assert drafter.identity.startswith(f"{plain.identity}+temperatures-sha256:")
+    assert drafter.identity != replace(drafter, temperatures=BY_GROUP | {"l": 0.81}).identity
+    damage = {
+        "temperatures.l": '{"kind": "model", "temperatures": {"l": 0}}',
+        "temperatures.m": '{"kind": "model", "temperatures": {"m": "hot"}}',
+        "more": '{"kind": "model", "temperatures": {}, "more": 1}',
+        "kind": '{"kind": "ngram", "temperatures": {}}',
+        "Invalid JSON": "{",
+        "larger than": " " * (MAX_FILE_BYTES + 1),
+    }
+    for word, text in damage.items():
+        (tmp_path / FILE).write_text(text)
+        with pytest.raises(FairspecError, match=word) as caught:
+            load_drafter("model", str(tmp_path), None, VERIFIER)
+        assert "\n" not in str(caught.value)
 
 
 def test_refused_in_one_line() -> None:
@@ -79,14 +154,15 @@ def test_refused_in_one_line() -> None:
     refused = {
         "vocabulary": lambda: ModelDrafter(other, VERIFIER),
         "temperature": lambda: ModelDrafter(VERIFIER, VERIFIER, temperature=0.0),
+        "drafter model: could not": lambda: load_drafter("model", "x", {"temperature": "hot"}, VERIFIER),
         "kind": lambda: load_drafter("eagle", "x", None, VERIFIER),
-        "max_ngram": lambda: load_drafter("ngram", "ngram", {"max_ngram": 0}, VERIFIER),
-        "unknown option": lambda: load_drafter("ngram", "ngram", {"n": 3}, VERIFIER),
+        "max_ngram": lambda: load_drafter("lookup", "lookup", {"max_ngram": 0}, VERIFIER),
+        "unknown option": lambda: load_drafter("lookup", "lookup", {"n": 3}, VERIFIER),
         "acceptance": lambda: load_drafter("oracle", "oracle", {"acceptance": 1.5}, VERIFIER),
         "could not convert": lambda: load_drafter("oracle", "oracle", {"acceptance": "high"}, VERIFIER),
         "reference": lambda: next(decode(VERIFIER, oracle, asked, gamma=2, **options)),
-        "gamma 0": lambda: next(decode(VERIFIER, NgramDrafter(), asked, gamma=0, **options)),
-        "gamma 65": lambda: next(decode(VERIFIER, NgramDrafter(), asked, gamma=65, **options)),
+        "gamma 0": lambda: next(decode(VERIFIER, LookupDrafter(), asked, gamma=0, **options)),
+        "gamma 65": lambda: next(decode(VERIFIER, LookupDrafter(), asked, gamma=65, **options)),
     }
     for word, call in refused.items():
         with pytest.raises(FairspecError, match=word) as caught:

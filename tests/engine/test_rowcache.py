@@ -80,7 +80,7 @@ def test_eager_masks_are_additive() -> None:
 
 def test_the_last_position_does_not_depend_on_gamma() -> None:
     """A text may end at the very last position: drafts beyond it must not crash learned positions."""
-    from fairspec_bench.engine.drafters import NgramDrafter
+    from fairspec_bench.engine.drafters import LookupDrafter
     from fairspec_bench.engine.loop import Request, decode
     from fairspec_bench.records import Rule
 
@@ -89,6 +89,6 @@ def test_the_last_position_does_not_depend_on_gamma() -> None:
     options = {"rule": Rule(), "batch_size": 1, "seed": 0}
     (alone,) = decode(verifier, None, [request], gamma=0, **options)
     for gamma in (1, 7):
-        (done,) = decode(verifier, NgramDrafter(), [request], gamma=gamma, **options)
+        (done,) = decode(verifier, LookupDrafter(), [request], gamma=gamma, **options)
         assert done.ids == alone.ids
         assert len(done.ids) == 12

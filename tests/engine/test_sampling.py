@@ -12,15 +12,17 @@ from scipy import stats
 from tiny_models import family, noised, prompts, stock
 from torch import Tensor
 
-from fairspec_bench.engine import accept, drafters
-from fairspec_bench.engine.drafters import ModelDrafter, References
+from fairspec_bench.engine import accept, drafting
+from fairspec_bench.engine.drafters import ModelDrafter
+from fairspec_bench.engine.drafting import References
 from fairspec_bench.engine.loop import Request, decode
 from fairspec_bench.engine.model import Model, wrap
+from fairspec_bench.engine.ngram import NgramDrafter, fit
 from fairspec_bench.engine.noise import Purpose
 from fairspec_bench.engine.rule import log_probs
 from fairspec_bench.records import Rule
 
-SMALL, CAP, ROWS = 6, 201, 1_000
+SMALL, CAP, ROWS, FEWER = 6, 201, 1_000, 300
 PLAIN = Rule(temperature=1.0)
 SEEDS = 32
 
@@ -53,10 +55,30 @@ def conditional(rule: Rule) -> Tensor:
     return log_probs(logits, rule).exp().double().reshape(SMALL, SMALL, SMALL)
 
 
-def transitions_pvalue(rule: Rule, rows: int) -> float:
-    """χ² of (two tokens before, token) over all contexts of `rows` samples of 200 tokens after the first; γ = 3."""
+@cache
+def tempered() -> ModelDrafter:
+    """Every other row drafted far too hot, the rest too cold."""
     verifier, drafter = short_sighted()
-    asked = [Request(str(i), (i % SMALL, i // SMALL % SMALL), CAP, i) for i in range(rows)]
+    return ModelDrafter(drafter.model, verifier, temperatures={"g/even": 3.0, "odd": 0.4})
+
+
+@cache
+def tables() -> NgramDrafter:
+    """Counted on texts of another seed, and of too low an order."""
+    verifier, _ = short_sighted()
+    asked = [Request(str(i), (i % SMALL, i // SMALL % SMALL), 60, 10_000 + i) for i in range(100)]
+    made = decode(verifier, None, asked, rule=PLAIN, gamma=0, batch_size=100, seed=1)
+    return NgramDrafter(fit([(("even", "odd")[int(row.key) % 2], (), row.ids) for row in made], SMALL, 2), verifier)
+
+
+DRAFTERS = {"model": lambda: short_sighted()[1], "tempered": tempered, "ngram": tables}
+
+
+def transitions_pvalue(rule: Rule, rows: int, name: str = "model") -> float:
+    """χ² of (two tokens before, token) over all contexts of `rows` samples of 200 tokens after the first; γ = 3."""
+    verifier, drafter = short_sighted()[0], DRAFTERS[name]()
+    groups = ("g/even", "g/odd")
+    asked = [Request(str(i), (i % SMALL, i // SMALL % SMALL), CAP, i, None, groups[i % 2]) for i in range(rows)]
     counts = torch.zeros(SMALL**3, dtype=torch.float64)
     for done in decode(verifier, drafter, asked, rule=rule, gamma=3, batch_size=1_000, seed=11):
         ids = torch.tensor([*asked[int(done.key)].ids[-1:], *done.ids])
@@ -75,8 +97,9 @@ def transitions_pvalue(rule: Rule, rows: int) -> float:
 
 
 @pytest.mark.parametrize("rule", [PLAIN, Rule(temperature=0.7, top_k=5, top_p=0.9)])
-def test_tokens_follow_the_verifiers_law(rule: Rule) -> None:
-    assert transitions_pvalue(rule, ROWS) > 0.001
+@pytest.mark.parametrize("name", DRAFTERS)
+def test_tokens_follow_the_verifiers_law(name: str, rule: Rule) -> None:
+    assert transitions_pvalue(rule, ROWS if name == "model" else FEWER, name) > 0.001
 
 
 def _redraw_from_p(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,13 +108,27 @@ def _redraw_from_p(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _coin_is_the_drafts(monkeypatch: pytest.MonkeyPatch) -> None:
     """All purposes share one number: the exponential of each id is the same for draft and residual."""
-    monkeypatch.setattr(drafters, "Purpose", SimpleNamespace(DRAFT=Purpose.TARGET))
+    monkeypatch.setattr(drafting, "Purpose", SimpleNamespace(DRAFT=Purpose.TARGET))
 
 
-@pytest.mark.parametrize("plant", [_redraw_from_p, _coin_is_the_drafts])
-def test_a_planted_bug_breaks_the_law(plant: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+def _q_is_not_the_law_drawn_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The draft comes from a warmer law than the log q that is tested."""
+    monkeypatch.setattr(drafting, "draw", lambda log_q, noise: accept.draw(log_q / 2, noise))
+
+
+@pytest.mark.parametrize(
+    ("plant", "name"),
+    [
+        (_redraw_from_p, "model"),
+        (_coin_is_the_drafts, "model"),
+        (_q_is_not_the_law_drawn_from, "tempered"),
+        (_q_is_not_the_law_drawn_from, "ngram"),
+    ],
+)
+def test_a_planted_bug_breaks_the_law(plant: Callable, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    short_sighted(), DRAFTERS[name]()
     plant(monkeypatch)
-    assert transitions_pvalue(PLAIN, 300) < 1e-6
+    assert transitions_pvalue(PLAIN, FEWER, name) < 1e-6
 
 
 # --------------------------------------------------------------------------- acceptance

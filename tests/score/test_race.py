@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from tiny_models import EOS, encode, family, noised, prompts
 
-from fairspec_bench.engine.drafters import Drafter, ModelDrafter, NgramDrafter, OracleDrafter
+from fairspec_bench.engine.drafters import Drafter, LookupDrafter, ModelDrafter, OracleDrafter
 from fairspec_bench.engine.loop import Decoded
 from fairspec_bench.engine.model import wrap
 from fairspec_bench.records import FairspecError, Rule, Timing, Trace
@@ -45,11 +45,11 @@ def committed(monkeypatch: pytest.MonkeyPatch) -> list[Decoded]:
 
 
 @pytest.mark.parametrize("rule", [GREEDY, Rule(temperature=1.0)])
-@pytest.mark.parametrize("kind", ["model", "ngram", "oracle"])
+@pytest.mark.parametrize("kind", ["model", "lookup", "oracle"])
 def test_every_mode_commits_the_reference_ids(kind: str, rule: Rule, committed: list[Decoded]) -> None:
     drafter = {
         "model": ModelDrafter(noised(VERIFIER, 0.05), VERIFIER),
-        "ngram": NgramDrafter(),
+        "lookup": LookupDrafter(),
         "oracle": OracleDrafter(0.8, VERIFIER),
     }[kind]
     lines = timings(drafter, rule)
@@ -76,7 +76,7 @@ def test_every_mode_commits_the_reference_ids(kind: str, rule: Rule, committed: 
 
 
 def test_rounds_orders_and_the_control() -> None:
-    lines = timings(NgramDrafter(), rounds=4)
+    lines = timings(LookupDrafter(), rounds=4)
     assert Counter((line.key, line.round, line.mode) for line in lines) == Counter(
         (prompt.key, number, mode) for prompt in ENCODED for number in range(4) for mode in MODES
     )
@@ -101,9 +101,9 @@ def test_a_race_that_leaves_the_reference_is_an_error(monkeypatch: pytest.Monkey
     real = module.decode
     monkeypatch.setattr(module, "decode", lambda *args, reference, **options: real(*args, **options))
     with pytest.raises(FairspecError, match="left the reference ids"):
-        timings(NgramDrafter())
+        timings(LookupDrafter())
 
 
 def test_foreign_traces_are_refused() -> None:
     with pytest.raises(FairspecError, match="no reference trace"):
-        list(race(VERIFIER, NgramDrafter(), ENCODED, TRACES[1:], rule=GREEDY, gamma=3, seed=0, rounds=1, shard="s"))
+        list(race(VERIFIER, LookupDrafter(), ENCODED, TRACES[1:], rule=GREEDY, gamma=3, seed=0, rounds=1, shard="s"))

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from tiny_models import VOCAB, encode, family, noised, prompts, stock
+from tiny_models import VOCAB, counted, encode, family, noised, prompts, stock
 
-from fairspec_bench.engine.drafters import Drafter, ModelDrafter, NgramDrafter, OracleDrafter
+from fairspec_bench.engine.drafters import LookupDrafter, ModelDrafter, OracleDrafter
+from fairspec_bench.engine.drafting import Drafter
 from fairspec_bench.engine.loop import as_request, decode
 from fairspec_bench.engine.model import Rows, wrap
 from fairspec_bench.measure.acceptance import blocks_from_matches, expected_blocks
@@ -20,12 +21,16 @@ from fairspec_bench.score.reference import make_references
 from fairspec_bench.score.replay import replay
 
 VERIFIER = wrap(family("llama"), "verifier")
-ENCODED = encode(prompts(24, 3, 20), cap=24)
+ENCODED = [
+    prompt.model_copy(update={"group": ("s/even", "s/odd")[i % 2]})
+    for i, prompt in enumerate(encode(prompts(24, 3, 20), cap=24))
+]
 GREEDY, SAMPLED, NARROW = Rule(), Rule(temperature=1.0), Rule(temperature=0.7, top_k=12, top_p=0.9)
 DRAFTERS: dict[str, Drafter] = {
     "model": ModelDrafter(noised(VERIFIER, 0.05), VERIFIER),
     "cooled": ModelDrafter(noised(VERIFIER, 0.05), VERIFIER, temperature=0.6),
-    "ngram": NgramDrafter(),
+    "tempered": ModelDrafter(noised(VERIFIER, 0.05), VERIFIER, temperatures={"s/even": 1.7, "odd": 0.7}),
+    "lookup": LookupDrafter(),
     "oracle": OracleDrafter(0.7, VERIFIER),
 }
 
@@ -33,6 +38,11 @@ DRAFTERS: dict[str, Drafter] = {
 @cache
 def traces(rule: Rule) -> tuple[Trace, ...]:
     return tuple(make_references(VERIFIER, ENCODED, rule=rule, batch_size=12, seed=0, shard="s"))
+
+
+DRAFTERS["ngram"] = counted(
+    VERIFIER, [(prompt.ids, trace.ids) for prompt, trace in zip(ENCODED[::2], traces(SAMPLED)[::2], strict=True)]
+)
 
 
 def scored(name: str, rule: Rule, **changes: object) -> list[Replay]:
@@ -60,7 +70,7 @@ def slow_law(logits: np.ndarray, rule: Rule, temperature: float) -> np.ndarray:
 def slow_replay(name: str, rule: Rule, index: int) -> dict[str, object]:
     """A plain double-precision pass of stock attention over one text, then METRICS by the letter."""
     drafter, prompt, trace = DRAFTERS[name], ENCODED[index], traces(rule)[index]
-    own = getattr(drafter, "temperature", None)
+    own = {"cooled": 0.6, "tempered": (1.7, 0.7)[index % 2]}.get(name, 1.0)
     tokens = torch.tensor([[*prompt.ids, *trace.ids]])
 
     def logits(model: object) -> np.ndarray:
@@ -68,16 +78,20 @@ def slow_replay(name: str, rule: Rule, index: int) -> dict[str, object]:
             return stock(model).double()(tokens).logits[0, len(prompt.ids) : -1].numpy()
 
     p_logits = logits(VERIFIER)
-    proposed = None if drafter.proper else drafter.proposals(as_request(prompt), trace.ids, 0)
-    q_logits = logits(drafter.model) if drafter.proper else np.eye(VOCAB)[proposed]
+    count = len(trace.ids) - 1
+    guess = drafter.read([as_request(prompt)], [trace.ids], 0).piece(0, count).of(0, count)
+    if drafter.model is not None:
+        q_logits = logits(drafter.model)
+    else:
+        q_logits = np.eye(VOCAB)[guess.ids] if guess.scores is None else guess.scores.double().numpy()
     plain = Rule(temperature=1.0)
     sums: dict[str, object] = dict.fromkeys(("alpha", "overlap", "kl", "cross_entropy", "verifier_entropy"), 0.0)
     draft_ids, beta = [], []
     for p_row, q_row, y in zip(p_logits, q_logits, trace.ids[1:], strict=True):
         p = slow_law(p_row, rule, rule.temperature)
-        q = slow_law(q_row, rule, own or rule.temperature) if drafter.proper else q_row
+        q = slow_law(q_row / own, rule, rule.temperature) if drafter.proper else q_row
         p1 = slow_law(p_row, plain, 1.0)
-        q1 = slow_law(q_row, plain, own or 1.0)
+        q1 = slow_law(q_row / own, plain, 1.0)
         sums["alpha"] += np.minimum(p, q).sum()
         sums["overlap"] += np.minimum(p1, q1).sum()
         sums["kl"] += (p1 * np.log(p1 / q1)).sum()
@@ -148,13 +162,13 @@ def test_a_padded_vocabulary_still_has_a_finite_misfit() -> None:
 def test_foreign_traces_are_refused() -> None:
     texts = [trace.model_copy(update={"prompt_sha": "0" * 64}) for trace in traces(GREEDY)]
     with pytest.raises(FairspecError, match="another prompt"):
-        list(replay(VERIFIER, NgramDrafter(), ENCODED, texts, rule=GREEDY, seed=0, batch_size=6, shard="s"))
+        list(replay(VERIFIER, LookupDrafter(), ENCODED, texts, rule=GREEDY, seed=0, batch_size=6, shard="s"))
 
 
 # --------------------------------------------------------------------------- against live decoding
 
 
-@pytest.mark.parametrize("name", ["model", "ngram", "oracle"])
+@pytest.mark.parametrize("name", DRAFTERS)
 def test_greedy_blocks_are_the_live_ones(name: str) -> None:
     lines = scored(name, GREEDY)
     text = {trace.key: trace.ids for trace in traces(GREEDY)}
@@ -170,19 +184,21 @@ def test_greedy_blocks_are_the_live_ones(name: str) -> None:
             assert live == [(block.accepted, block.emitted) for block in blocks], (done.key, gamma)
 
 
-def live_blocks(rule: Rule, gamma: int, seed: int, text: dict[str, tuple[int, ...]] | None) -> list:
+def live_blocks(name: str, rule: Rule, gamma: int, seed: int, text: dict[str, tuple[int, ...]] | None) -> list:
     asked = [as_request(prompt) for prompt in ENCODED]
     options = {"rule": rule, "gamma": gamma, "batch_size": 24, "seed": seed, "reference": text}
-    return list(decode(VERIFIER, DRAFTERS["model"], asked, **options))
+    return list(decode(VERIFIER, DRAFTERS[name], asked, **options))
 
 
-@pytest.mark.parametrize("rule", [SAMPLED, NARROW])
-def test_expected_blocks_match_live_ones(rule: Rule) -> None:
+@pytest.mark.parametrize(
+    ("name", "rule"), [("model", SAMPLED), ("model", NARROW), ("tempered", NARROW), ("ngram", SAMPLED)]
+)
+def test_expected_blocks_match_live_ones(name: str, rule: Rule) -> None:
     """Given the text, blocks follow from beta: over seeds, live counts scatter about the expectation and not more."""
     gamma, seeds = 4, 16
-    expectation = expected_blocks([line.beta for line in scored("model", rule)], gamma)
+    expectation = expected_blocks([line.beta for line in scored(name, rule)], gamma)
     text = {trace.key: trace.ids for trace in traces(rule)}
-    runs = [live_blocks(rule, gamma, seed, text) for seed in range(seeds)]
+    runs = [live_blocks(name, rule, gamma, seed, text) for seed in range(seeds)]
     for live, want in [
         ([sum(len(row.blocks) for row in run) for run in runs], expectation.blocks.sum()),
         ([sum(b.accepted for row in run for b in row.blocks) for run in runs], expectation.accepted.sum()),
@@ -191,17 +207,18 @@ def test_expected_blocks_match_live_ones(rule: Rule) -> None:
         assert np.std(live) < 0.1 * want
 
 
-def test_expected_blocks_match_live_sampling() -> None:
+@pytest.mark.parametrize("name", ["model", "tempered", "ngram"])
+def test_expected_blocks_match_live_sampling(name: str) -> None:
     """The same without committing: each live text replayed, blocks counted against its own expectation."""
     differences = []
     for seed in range(8):
-        done = sorted(live_blocks(SAMPLED, 3, seed, None), key=lambda row: int(row.key.split("/")[2]))
+        done = sorted(live_blocks(name, SAMPLED, 3, seed, None), key=lambda row: int(row.key.split("/")[2]))
         texts = [
             Trace(key=row.key, prompt_sha=prompt.sha, ids=row.ids, finish=row.finish, shard="s")
             for row, prompt in zip(done, ENCODED, strict=True)
         ]
         options = {"rule": SAMPLED, "seed": seed, "batch_size": 24, "shard": "s"}
-        lines = list(replay(VERIFIER, DRAFTERS["model"], ENCODED, texts, **options))
+        lines = list(replay(VERIFIER, DRAFTERS[name], ENCODED, texts, **options))
         want = expected_blocks([line.beta for line in lines], 3).blocks
         differences += [len(row.blocks) - blocks for row, blocks in zip(done, want, strict=True)]
     assert len(differences) == 8 * 24
