@@ -6,7 +6,7 @@ that "no language falls" is not refuted by chance among many.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -16,24 +16,31 @@ from rich.text import Text
 from fairspec_bench.measure import bootstrap, unfairness
 from fairspec_bench.measure.bootstrap import Array, Partition
 from fairspec_bench.measure.catalogue import measures
-from fairspec_bench.measure.lines import Book, Lines, open_book, suite_sheets
+from fairspec_bench.measure.lines import Book, Lines, Sheets, open_book, suite_sheets
 from fairspec_bench.measure.show import cell, plain_table
 from fairspec_bench.measure.table import Linear, Measure, Sheet, assemble, known, linear, published, replicate
 from fairspec_bench.records import Estimate, FairspecError, Record, RunConfig, SuiteConfig
 
+SPREADS: Mapping[str, tuple[str, Callable[[Array], Array]]] = {
+    "unfairness": ("misfit", unfairness.unfairness),
+    "unfairness_ce": ("misfit_ce", unfairness.unfairness),
+    "acceptance_variance": ("acceptance", unfairness.variance),
+}
 COMPARED = ("acceptance", "block_efficiency_uncut", "misfit", "misfit_ce")
 
 
 class SuiteComparison(Record):
     """Second − first: `differences[measure][task]` with simultaneous intervals, over `clusters[task]` problems.
 
-    `unfairness` is the difference of U. `levelled_down` are tasks whose acceptance surely fell.
+    `unfairness` is the difference of U, `relative` the changes of spreads as shares of the first run's (after / before
+    − 1), by the spread's name. `levelled_down` are tasks whose acceptance surely fell.
     """
 
     suite: str
     clusters: dict[str, int]
     differences: dict[str, dict[str, Estimate]]
     unfairness: Estimate
+    relative: dict[str, Estimate]
     levelled_down: tuple[str, ...]
 
 
@@ -95,7 +102,11 @@ def _suite(before: Book, after: Book, suite: SuiteConfig, replicates: int, seed:
         suite=suite.name,
         clusters={task: len(np.unique(sheet.clusters)) for task, sheet in new.prompts.items()},
         differences=differences,
-        unfairness=_unfairness_difference(table["misfit"], old.prompts, new.prompts, new.parts, replicates, seed),
+        unfairness=_change_of_spread(table["misfit"], unfairness.unfairness, _minus, old, new, replicates, seed),
+        relative={
+            name: _change_of_spread(table[measure], spread, _over, old, new, replicates, seed)
+            for name, (measure, spread) in SPREADS.items()
+        },
         levelled_down=unfairness.levelled_down(differences["acceptance"]),
     )
 
@@ -121,27 +132,48 @@ def _differences(
     return differences
 
 
-def _unfairness_difference(
-    misfit: Measure, old: Mapping[str, Sheet], new: Mapping[str, Sheet], parts: Partition, replicates: int, seed: int
+def _minus(after: Array, before: Array) -> Array:
+    return after - before
+
+
+def _over(after: Array, before: Array) -> Array:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return after / before - 1
+
+
+def _change_of_spread(
+    measure: Measure,
+    spread: Callable[[Array], Array],
+    change: Callable[[Array, Array], Array],
+    old: Sheets,
+    new: Sheets,
+    replicates: int,
+    seed: int,
 ) -> Estimate:
+    """`change(after, before)` of a spread over tasks, corrected for noise; no figure where a task has no data."""
     values: list[float] = []
     fewest: list[int] = []
     drawn: list[Array] = []
-    for sheets in (old, new):
-        found = {task: one for task, sheet in sheets.items() if (one := linear(misfit, sheet)) is not None}
-        if len(found) < max(2, sum(len(sheet.clusters) > 0 for sheet in new.values())):
+    for sheets in (old.prompts, new.prompts):
+        found = {task: one for task, sheet in sheets.items() if (one := linear(measure, sheet)) is not None}
+        if len(found) < max(2, sum(len(sheet.clusters) > 0 for sheet in new.prompts.values())):
             return Estimate()
         values.extend(one.value for one in found.values())
         fewest.extend(int(one.have.sum()) for one in found.values())
         drawn.extend(
-            replicate([misfit], sheets[task], replicates, (seed, parts.stratum[task]))["misfit"] for task in found
+            replicate([measure], sheets[task], replicates, (seed, new.parts.stratum[task]))[measure.name]
+            for task in found
         )
 
-    def change(both: Array) -> Array:
-        before, after = np.split(both, 2)
-        return unfairness.unfairness(after) - unfairness.unfairness(before)
+    def both(figures: Array) -> Array:
+        before, after = np.split(figures, 2)
+        return change(spread(after), spread(before))
 
-    return published(bootstrap.corrected(change, np.array(values), np.stack(drawn, axis=1), min(fewest), least=-np.inf))
+    stars = np.stack(drawn, axis=1)
+    # Nothing before gives no share of it.
+    if not np.isfinite([both(np.array(values)), *both(stars.T)]).all():
+        return Estimate()
+    return published(bootstrap.corrected(both, np.array(values), stars, min(fewest), least=-np.inf))
 
 
 def render_comparison(comparison: Comparison) -> RenderableType:
@@ -155,5 +187,7 @@ def render_comparison(comparison: Comparison) -> RenderableType:
             table.add_row(task.rpartition("/")[2], str(count), *figures, verdict)
         parts.append(table)
         parts.append(Text(f"U, second − first: {cell(suite.unfairness)} nats²"))
+        shares = (f"{name} {cell(each)}" for name, each in suite.relative.items())
+        parts.append(Text(f"As a share of the first: {', '.join(shares)}"))
     parts.append(Text("Intervals: 95 %, simultaneous over the languages of a table, paired by problem."))
     return Group(*parts)

@@ -274,6 +274,7 @@ ACROSS: tuple[Across, ...] = (
         _floor(variance),
     ),
     Across("worst_acceptance", "1", "min acceptance", ("acceptance",), _over(worst, shared=False)),
+    Across("acceptance_gap", "1", "max − min acceptance", ("acceptance",), _over(gap, shared=True)),
     Across("worst_speedup", "1", "min speed-up", ("speedup",), _over(worst, shared=False)),
     Across("speedup_gap", "1", "max − min speed-up", ("speedup",), _over(gap, shared=True)),
     Across("speedup_ratio", "1", "min / max speed-up", ("speedup",), _over(min_over_max, shared=True)),

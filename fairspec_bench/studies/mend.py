@@ -67,6 +67,12 @@ class Watched:
     total: int
     training: Progress | None = None
 
+    @property
+    def label(self) -> str:
+        """The stage, and the latest held-out cost where there is one."""
+        latest = self.training.evaluation if self.training else None
+        return f"{self.stage}, held-out cost {latest.cost:.4f} before step {latest.step}" if latest else self.stage
+
 
 Watch = Callable[[Watched], None]
 

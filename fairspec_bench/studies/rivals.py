@@ -60,12 +60,13 @@ def run_rivals(
     recipe: Recipe | None = None,
     limit: int = 40,
     training_limit: int = 80,
+    languages: tuple[str, ...] | None = None,
     workers: int = 2,
     say: Callable[[str], None] = print,
 ) -> Rivals:
     """Compare the methods on every drafter and seed; results, table and plane are written into `out`. Resumable."""
     recipe = recipe or Recipe()
-    shop = Workshop(verifier, (suite,), out, cache, limit, training_limit)
+    shop = Workshop(verifier, (suite,), out, cache, limit, training_limit, languages)
     tuned = _tune(shop, next(iter(drafters.items())), chosen, seeds[0], rates, recipe, suite, workers, say)
     jobs = {f"{name}/base": Job(drafter=str(folder)) for name, folder in drafters.items()}
     for method in chosen:

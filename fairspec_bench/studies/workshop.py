@@ -6,9 +6,10 @@ fields decide them.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from multiprocessing import get_context
 from pathlib import Path
@@ -45,6 +46,7 @@ from fairspec_bench.score.reference import make_references
 from fairspec_bench.score.replay import replay
 from fairspec_bench.studies import mend
 from fairspec_bench.suite.training import refuse_suite_prompts, training_prompts
+from fairspec_bench.testbed.corpus import zipf
 
 STORED = torch.bfloat16
 REPLAYS, OUTCOME = "replays.jsonl", "outcome.json"
@@ -80,6 +82,7 @@ class Workshop:
     cache: Path
     limit: int
     training_limit: int = 80
+    languages: tuple[str, ...] | None = None
     batch_size: int = 48
     gamma: int = 4
 
@@ -148,6 +151,7 @@ class Bench:
             shop.verifier,
             None,
             shop.suites,
+            shop.languages,
             limit=shop.limit,
             gamma=shop.gamma,
             batch_size=shop.batch_size,
@@ -215,6 +219,7 @@ class Bench:
             return ModelDrafter(student, self.verifier), Outcome(job=job, before=None, after=None, best_step=None)
         method = methods.find(job.method)
         corpus, training, held_out = self._texts(ask, student, job.left_out)
+        corpus = replace(corpus, shares=_shares(Path(job.drafter), corpus))
         trainee = Trainee(student.hf, training, held_out, corpus)
         if isinstance(method, Fitted):
             drafter = self._fitted(method, trainee, student)
@@ -235,12 +240,23 @@ class Bench:
     def _texts(self, ask: mend.Ask, student: Model, left_out: tuple[str, ...]) -> tuple[Corpus, Teacher, Teacher]:
         key = (ask.prompts, left_out)
         if key not in self._corpora:
-            prompts = [p for p in training_prompts(ask.prompts, limit=ask.limit) if p.language not in left_out]
+            found = training_prompts(ask.prompts, languages=self.workshop.languages, limit=ask.limit)
+            prompts = [prompt for prompt in found if prompt.language not in left_out]
             refuse_suite_prompts(prompts)
             corpus = mend.make_corpus(ask, self.verifier, student, prompts, self.workshop.cache, lambda seen: None)
             hf = self.verifier.hf
             self._corpora[key] = corpus, Teacher(hf, corpus.train), Teacher(hf, corpus.held_out)
         return self._corpora[key]
+
+
+def _shares(drafter: Path, corpus: Corpus) -> dict[str, float]:
+    """How common each task is in the wild: the shares that the drafter was trained with, where its recipe says so."""
+    path = drafter / "recipe.json"
+    made = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if "order" not in made:
+        return dict(corpus.shares)
+    shares = zipf(tuple(made["order"]), made["recipe"]["skew"])
+    return {task: shares[task.rpartition("/")[2]] for task in corpus.tasks}
 
 
 def best_rate(outcomes: Iterable[tuple[float, Outcome]]) -> float:

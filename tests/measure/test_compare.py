@@ -42,6 +42,7 @@ def test_a_run_against_itself_differs_by_nothing(before: tuple[RunConfig, Lines]
     zero = Estimate(value=0.0, low=0.0, high=0.0)
     assert all(each == zero for measure in suite.differences.values() for each in measure.values())
     assert suite.unfairness == zero
+    assert suite.relative == dict.fromkeys(("unfairness", "unfairness_ce", "acceptance_variance"), zero)
     assert suite.levelled_down == ()
     assert suite.clusters == {f"toy/{language}": 30 for language in CHANCES}
 
@@ -100,3 +101,27 @@ def test_refusals(before: tuple[RunConfig, Lines]) -> None:
     renamed = config.suites[0].model_copy(update={"name": "other"})
     with pytest.raises(FairspecError, match="no suite in common"):
         compared(before, (config.model_copy(update={"suites": (renamed,)}), Lines()))
+
+
+def with_misfit(lines: Lines, misfit: dict[str, float]) -> Lines:
+    """The same texts with this KL at every context of a language; the verifier's entropy is 1 nat."""
+
+    def told(replay: Replay) -> Replay:
+        kl = misfit[replay.key.split("/")[1]] * replay.contexts
+        return replay.model_copy(update={"kl": kl, "cross_entropy": kl + replay.contexts})
+
+    return replace(lines, replays=[told(replay) for replay in lines.replays])
+
+
+def test_relative_changes_are_shares_of_the_first_run(before: tuple[RunConfig, Lines]) -> None:
+    """From misfits .5, .5, 1 to .5, .5, .75 U falls by three quarters; from none it has no share."""
+    config, lines = before
+    apart, nearer = (with_misfit(lines, {"en": 0.5, "ja": 0.5, "te": te}) for te in (1.0, 0.75))
+    (suite,) = compared((config, apart), (config, nearer)).suites
+    assert suite.unfairness.value == pytest.approx(0.25**2 / 3 - 0.5**2 / 3)
+    assert suite.relative["unfairness"].value == pytest.approx(-0.75)
+    assert suite.relative["unfairness_ce"].value == pytest.approx(-0.75)
+    assert suite.relative["acceptance_variance"].value == 0
+    level = with_misfit(lines, dict.fromkeys(CHANCES, 0.5))
+    (suite,) = compared((config, level), (config, apart)).suites
+    assert suite.relative["unfairness"] == Estimate()
