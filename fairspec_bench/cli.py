@@ -6,6 +6,7 @@ Exit status: 0 done, 1 a failed check, 2 an error of usage or data (one line on 
 
 from __future__ import annotations
 
+import inspect
 import shlex
 import sys
 import warnings
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from fairspec_bench.records import Report
     from fairspec_bench.score.plan import Plan
     from fairspec_bench.score.run import Progress
+    from fairspec_bench.studies.mend import Watched
 
 app = typer.Typer(
     name="fairspec",
@@ -41,10 +43,11 @@ app.add_typer(site_app, name="site")
 # typer keeps its own copy of click: the class of usage errors is found through one of its children.
 USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 
+Show = Callable[[str, float, float], None]
 STOPPED = 130  # what a shell calls a process that Ctrl-C ended; typer turns the interrupt into this status
 
 Verifier = Annotated[str, typer.Argument(help="Folder, Hub id or embedded:verifier.")]
-Drafter = Annotated[str, typer.Argument(help="Folder, Hub id, embedded:drafter, ngram, ngram:3 or oracle:0.8.")]
+Drafter = Annotated[str, typer.Argument(help="Folder, Hub id, embedded:drafter, lookup, lookup:3 or oracle:0.8.")]
 Suites = Annotated[list[str], typer.Option("--suite", help="A suite; repeatable. `fairspec tasks` lists them.")]
 Languages = Annotated[str | None, typer.Option(help="Languages, comma-separated. Default: the suite's own.")]
 Gamma = Annotated[int, typer.Option(help="Drafts per block.")]
@@ -66,6 +69,7 @@ RaceRounds = Annotated[int, typer.Option("--race_rounds", help="Rounds of each r
 Shard = Annotated[str | None, typer.Option(help="i/n: only the i-th of n parts; `fairspec merge` joins them.")]
 Out = Annotated[Path | None, typer.Option(help="Run folder. Default: runs/VERIFIER--DRAFTER.")]
 Format = Annotated[str, typer.Option("--format", help="table, json or csv.")]
+Command = Callable[..., None]
 
 
 @app.callback()
@@ -78,13 +82,14 @@ def demo(
     quick: Annotated[bool, typer.Option("--quick", help="Three languages, few prompts.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for the run and the site.")] = Path("runs/demo"),
 ) -> None:
-    """The main job on the built-in suites and pair: score, report, build the site, say where."""
+    """The main job on the built-in suites and pair: score, mend with s-CDF, score again, build the site, say where."""
     from fairspec_bench import face
 
-    with _progress() as watch:
-        made = face.demo(out, quick=quick, watch=watch)
-    _print(face.render(made.report))
-    _say(f"run:  {made.run}", f"page: {made.page}")
+    with _progress() as show:
+        made = face.demo(out, quick=quick, watch=_shown(show), watch_mending=_mending(show))
+    _print(face.render(made.reports[0]))
+    _print(face.render(made.change))
+    _say(f"runs: {made.before}, {made.after}", f"page: {made.page}")
 
 
 @app.command()
@@ -122,6 +127,18 @@ def tasks(suite: Annotated[str | None, typer.Argument(help="Show one suite and i
         _say("", f"{prompt.key}, cap {prompt.cap}, stops {list(prompt.stops)}:", text)
 
 
+def _asking_like(other: Command) -> Callable[[Command], Command]:
+    """Give a command the parameters of another before its own: typer reads them from its signature."""
+
+    def give(command: Command) -> Command:
+        shared, own = (inspect.signature(each, eval_str=True).parameters.values() for each in (other, command))
+        named = [parameter for parameter in own if parameter.kind is not parameter.VAR_KEYWORD]
+        command.__signature__ = inspect.Signature([*shared, *named])  # type: ignore[attr-defined]
+        return command
+
+    return give
+
+
 @app.command()
 def plan(
     verifier: Verifier,
@@ -154,38 +171,17 @@ def plan(
 
 
 @app.command()
-def run(
-    verifier: Verifier,
-    drafter: Drafter,
-    suite: Suites,
-    languages: Languages = None,
-    gamma: Gamma = 4,
-    limit: Limit = None,
-    batch_size: BatchSize = 8,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    seed: Seed = 0,
-    temperature: Temperature = 0.0,
-    top_k: TopK = 0,
-    top_p: TopP = 1.0,
-    num_fewshot: Fewshot = None,
-    apply_chat_template: Chat = False,
-    model_args: ModelArgs = None,
-    drafter_args: DrafterArgs = None,
-    cap: Cap = None,
-    race_prompts: RacePrompts = 50,
-    race_rounds: RaceRounds = 5,
-    shard: Shard = None,
-    out: Out = None,
-) -> None:
+@_asking_like(plan)
+def run(out: Out = None, **asked: Any) -> None:
     """Score a pair on suites. Stopped or killed, the same command goes on where it was."""
     from fairspec_bench import face
 
-    folder = out or face.default_out(verifier, drafter)
-    with _progress() as watch:
-        report = face.run(verifier, drafter, suite, folder, watch=watch, **_options(locals()))
+    pair = asked["verifier"], asked["drafter"]
+    folder = out or face.default_out(*pair)
+    with _progress() as show:
+        report = face.run(*pair, asked["suite"], folder, watch=_shown(show), **_options(asked))
     if report.config.part:
-        _say(f"part {shard} done: {folder}. When all are: fairspec merge OUT PART…")
+        _say(f"part {asked['shard']} done: {folder}. When all are: fairspec merge OUT PART…")
     else:
         _print(face.render(report))
         _say(f"run: {folder}")
@@ -207,11 +203,14 @@ def report(
 def site_build(
     runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
     out: Annotated[Path, typer.Option(help="Folder of the site, replaced whole.")] = Path("site"),
+    change: Annotated[
+        list[str] | None, typer.Option(help="BEFORE,AFTER: two of the folders whose difference is shown; repeatable.")
+    ] = None,
 ) -> None:
     """Render the board from run folders."""
     from fairspec_bench import face
 
-    _say(f"page: {face.build_site(runs, out)}")
+    _say(f"page: {face.build_site(runs, out, changes=[face.parse_change(text) for text in change or ()])}")
 
 
 @app.command("testbed")
@@ -227,6 +226,152 @@ def train_testbed(
 
     verifier, drafter = face.train_testbed(text, out, skew=skew, scale=scale, seed=seed, say=_say)
     _say(f"verifier: {verifier}", f"drafter:  {drafter}")
+
+
+@app.command()
+def mitigate(
+    verifier: Verifier,
+    drafter: Annotated[str, typer.Argument(help="Folder, Hub id or embedded:drafter: a model.")],
+    method: Annotated[str, typer.Option(help="How; `fairspec methods` lists them.")] = "s-cdf",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the mended drafter. Default: drafters/DRAFTER-METHOD.")
+    ] = None,
+    prompts: Annotated[
+        list[str] | None, typer.Option(help="embedded_math, embedded_story or a folder of <task>.txt; repeatable.")
+    ] = None,
+    languages: Annotated[str | None, typer.Option(help="Tasks, comma-separated. Default: all of --prompts.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Most prompts per task; a fifth is held out. Default: 80.")] = None,
+    steps: Annotated[int, typer.Option(help="Training steps.")] = 60,
+    lr: Annotated[float | None, typer.Option(help="Learning rate. Default: 2e-3 embedded, else 2e-5.")] = None,
+    per_task: Annotated[int, typer.Option("--per_task", help="Texts of each task a step.")] = 3,
+    seed: Annotated[int, typer.Option(help="Seed of the batches.")] = 0,
+    batch_size: BatchSize = 48,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    cap: Cap = None,
+    lora: Annotated[int | None, typer.Option(help="Train adapters of this rank instead (needs peft).")] = None,
+    model_args: ModelArgs = None,
+    drafter_args: DrafterArgs = None,
+) -> None:
+    """Mend a drafter on the verifier's own text, by s-CDF or a rival. Stopped, the same command goes on."""
+    from fairspec_bench import face
+
+    with _progress() as show:
+        mended = face.mitigate(
+            verifier,
+            drafter,
+            method,
+            out,
+            prompts=prompts or (),
+            languages=_names(languages),
+            limit=limit,
+            steps=steps,
+            lr=lr,
+            per_task=per_task,
+            seed=seed,
+            batch_size=batch_size,
+            device=device,
+            dtype=dtype,
+            cap=cap,
+            lora=lora,
+            model_args=face.parse_options(model_args),
+            drafter_args=face.parse_options(drafter_args),
+            watch=_mending(show),
+        )
+    _print(face.render(mended))
+    _say(f"drafter: {mended.folder}")
+
+
+@app.command()
+def reproduce(
+    pair: Annotated[str, typer.Argument(help="A pair of `fairspec pairs`.")] = "embedded",
+    out: Annotated[Path | None, typer.Option(help="Folder. Default: runs/reproduce-PAIR.")] = None,
+    suite: Annotated[list[str] | None, typer.Option("--suite", help="Default: the pair's own suites.")] = None,
+    languages: Languages = None,
+    limit: Limit = None,
+    prompts: Annotated[
+        list[str] | None, typer.Option(help="What to mend on: a folder of <task>.txt; the embedded pair has its own.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="How many times the drafter is mended.")] = 3,
+    steps: Annotated[int, typer.Option(help="Training steps of each.")] = 60,
+    lr: Annotated[float | None, typer.Option(help="Learning rate. Default: 2e-3 embedded, else 2e-5.")] = None,
+    training_limit: Annotated[
+        int | None, typer.Option("--training_limit", help="Most training prompts a task.")
+    ] = None,
+    other: Annotated[
+        list[Path] | None, typer.Option(help="Run folder of another pair, for the order of languages; repeatable.")
+    ] = None,
+    batch_size: BatchSize = 8,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    race_prompts: RacePrompts = 50,
+    race_rounds: RaceRounds = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="The claims as JSON.")] = False,
+) -> None:
+    """The paper's claims, each beside what was measured here. Stopped, the same command goes on."""
+    from fairspec_bench import face
+
+    with _progress() as show:
+        made = face.reproduce(
+            pair,
+            out,
+            **({"suites": suite} if suite else {}),
+            languages=_names(languages),
+            limit=limit,
+            prompts=prompts or (),
+            seeds=tuple(range(seeds)),
+            steps=steps,
+            lr=lr,
+            training_limit=training_limit,
+            others=other or (),
+            batch_size=batch_size,
+            device=device,
+            dtype=dtype,
+            race_prompts=race_prompts,
+            race_rounds=race_rounds,
+            watch=_shown(show),
+            watch_mending=_mending(show),
+            say=lambda line: typer.echo(line, err=True),
+        )
+    if as_json:
+        _say(made.claims.model_dump_json(indent=1))
+    else:
+        _print(face.render(made))
+        _say(f"runs: {made.before.parent}")
+
+
+@app.command()
+def study(
+    name: Annotated[str, typer.Argument(help="causal, rivals or transfer; causal trains the drafters of the others.")],
+    out: Annotated[Path, typer.Option(help="Folder of all studies; this one's is inside.")] = Path("runs/studies"),
+    workers: Annotated[int, typer.Option(help="Processes, of one thread each.")] = 2,
+) -> None:
+    """A study of the embedded verifier: hours on two cores. Stopped, the same command goes on."""
+    from fairspec_bench import face
+
+    _silence()
+    _say(f"page: {face.study(name, out, workers=workers, say=lambda line: typer.echo(line, err=True))}")
+
+
+@app.command()
+def pairs() -> None:
+    """The pairs of models that `reproduce` knows: memory, licences, revisions."""
+    from fairspec_bench import face
+
+    for pair in face.list_pairs():
+        pinned = "pinned" if pair.pinned else "revision not pinned"
+        licences = ", ".join(dict.fromkeys((pair.verifier.licence, pair.drafter.licence)))
+        _say(f"{pair.name:<28}{pair.memory_bytes / 2**30:7.2f} GiB  {licences}{', gated' * pair.gated}; {pinned}")
+        _say(f"{'':<28}{pair.verifier.model} ← {pair.drafter.model}")
+
+
+@app.command()
+def methods() -> None:
+    """The ways to mend a drafter."""
+    from fairspec_bench import face
+
+    for name, title, task_aware in face.list_methods():
+        _say(f"{name:<18}{title}{' [task-aware]' if task_aware else ''}")
 
 
 @app.command()
@@ -253,12 +398,16 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
     languages = given["languages"]
     return {
         **{name: given[name] for name in (*same, *more)},
-        "languages": None if languages is None else tuple(filter(None, languages.split(","))),
+        "languages": _names(languages),
         "chat_template": given["apply_chat_template"],
         "model_args": face.parse_options(given["model_args"]),
         "drafter_args": face.parse_options(given["drafter_args"]),
         "part": face.parse_part(given["shard"]),
     }
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(filter(None, text.split(",")))
 
 
 # --------------------------------------------------------------------------- printing
@@ -324,29 +473,38 @@ def _silence() -> None:
     transformers.utils.logging.disable_progress_bar()
 
 
+def _shown(show: Show) -> Callable[[Progress], None]:
+    """A run's progress in the terms of `_progress`."""
+    return lambda seen: show(f"{seen.unit.stage} {seen.unit.shard}", seen.done, seen.total)
+
+
+def _mending(show: Show) -> Callable[[Watched], None]:
+    """A mending's progress likewise."""
+    return lambda seen: show(seen.label, seen.done, seen.total)
+
+
 @contextmanager
-def _progress() -> Iterator[Callable[[Progress], None]]:
-    """A bar with an ETA on a terminal, else a plain line whenever another unit begins."""
+def _progress() -> Iterator[Show]:
+    """Shows (label, done, total): a bar with an ETA on a terminal, else a plain line whenever the label changes."""
     _silence()
-    with _bar() if sys.stderr.isatty() else _plain() as watch:
-        yield watch
+    with _bar() if sys.stderr.isatty() else _plain() as show:
+        yield show
 
 
 @contextmanager
-def _plain() -> Iterator[Callable[[Progress], None]]:
-    seen: set[object] = set()
+def _plain() -> Iterator[Show]:
+    seen: set[str] = set()
 
-    def watch(progress: Progress) -> None:
-        if progress.unit not in seen:
-            seen.add(progress.unit)
-            share = progress.done / progress.total
-            typer.echo(f"{share:4.0%} {progress.unit.stage:<14} {progress.unit.shard}", err=True)
+    def show(label: str, done: float, total: float) -> None:
+        if label not in seen:
+            seen.add(label)
+            typer.echo(f"{done / total:4.0%} {label}", err=True)
 
-    yield watch
+    yield show
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[Progress], None]]:
+def _bar() -> Iterator[Show]:
     from rich.console import Console
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
@@ -354,14 +512,13 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
     columns = (BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
     bar = Bar(*columns, TextColumn("{task.description}"), console=Console(stderr=True), transient=True)
 
-    def watch(progress: Progress) -> None:
-        label = f"{progress.unit.stage} {progress.unit.shard}"
+    def show(label: str, done: float, total: float) -> None:
         if not bar.task_ids:
-            bar.add_task(label, total=progress.total, completed=int(progress.done))
-        bar.update(bar.task_ids[0], completed=progress.done, description=label)
+            bar.add_task(label, total=total, completed=int(done))
+        bar.update(bar.task_ids[0], completed=done, total=total, description=label)
 
     with bar:
-        yield watch
+        yield show
 
 
 # --------------------------------------------------------------------------- errors

@@ -41,27 +41,42 @@ class Codec:
 
     def encode(self, prompt: Prompt) -> Encoded:
         """The prompt's ids: BOS at most once and where the tokenizer wants it, never an EOS at the end."""
-        ids = tuple(self._chat_ids(prompt) if self.chat_template else self._text_ids(prompt))
+        ids = tuple(self._prompt_ids(self._rendered(prompt)))
         if not ids:
             raise FairspecError(f"{prompt.key}: {self.name} makes no token of it. Choose another tokenizer or prompt.")
         group = f"{prompt.suite}/{prompt.language}"
         return Encoded(key=prompt.key, group=group, ids=ids, sha=ids_sha256(ids), cap=prompt.cap)
 
-    def _text_ids(self, prompt: Prompt) -> list[int]:
+    def continuation(self, prompt: Prompt, text: str) -> tuple[int, ...]:
+        """The ids of `text` after the prompt's own: what follows these where prompt and text are encoded as one.
+
+        Where the tokenizer would join the prompt's last characters and the text's first in one token, the prompt keeps
+        its ids, as in decoding, and the text is encoded by itself. No EOS.
+        """
+        rendered = self._rendered(prompt)
+        before, whole = self._prompt_ids(rendered), self._prompt_ids(rendered + text)
+        return tuple(whole[len(before) :] if whole[: len(before)] == before else self._plain_ids(text))
+
+    def _rendered(self, prompt: Prompt) -> str:
+        if self.chat_template:
+            return self._chat(prompt)
         if prompt.text is None:
             raise FairspecError(f"{prompt.key}: chat messages need a chat template. Give --apply_chat_template.")
-        ids = self._plain_ids(prompt.text)
-        return ids if ids[: len(self._prefix)] == self._prefix else [*self._prefix, *ids]
+        return prompt.text
 
-    def _chat_ids(self, prompt: Prompt) -> list[int]:
+    def _prompt_ids(self, text: str) -> list[int]:
+        ids = self._plain_ids(text)
+        wanted = [] if self.chat_template else self._prefix  # a template writes its own BOS
+        return ids if ids[: len(wanted)] == wanted else [*wanted, *ids]
+
+    def _chat(self, prompt: Prompt) -> str:
         turns = [message.model_dump() for message in prompt.messages or ()]
         turns = turns or [{"role": "user", "content": prompt.text}]
         try:
             with _frozen_date():
-                text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+                return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
         except Exception as error:  # a template is a program of its own and raises what it likes
             raise FairspecError(f"{prompt.key}: the chat template of {self.name} refused it ({error}).") from error
-        return self._plain_ids(text)  # a template writes its own BOS
 
     def _plain_ids(self, text: str) -> list[int]:
         # `verbose=False`: whether a prompt fits is the model's to say, not the tokenizer's length setting.

@@ -18,12 +18,16 @@ if TYPE_CHECKING:
     import pandas
     from rich.console import RenderableType
 
-    from fairspec_bench.engine.drafters import Drafter
+    from fairspec_bench.engine.drafting import Drafter
     from fairspec_bench.engine.model import Model
     from fairspec_bench.measure.compare import Comparison
+    from fairspec_bench.mitigation.card import Result
     from fairspec_bench.score.plan import Plan
     from fairspec_bench.score.prepare import Ask
     from fairspec_bench.score.run import Watch
+    from fairspec_bench.studies.mend import Watched
+    from fairspec_bench.studies.reproduce import Reproduced
+    from fairspec_bench.suite.pairs import Pair
     from fairspec_bench.suite.tasks import Suite, SuiteInfo, SuiteStatus
 
 EMBEDDED = "embedded:"
@@ -36,6 +40,13 @@ DEMO_QUICK: Mapping[str, Any] = {
     "batch_size": 6,
     "race_prompts": 2,
     "race_rounds": 2,
+}
+DEMO_MENDING: Mapping[str, Any] = {"prompts": ("embedded_math", "embedded_story")}
+DEMO_QUICK_MENDING: Mapping[str, Any] = {
+    "prompts": ("embedded_math",),
+    "languages": ("en", "ja", "te"),
+    "limit": 15,
+    "steps": 12,
 }
 
 Options = Mapping[str, str | int | float | bool]
@@ -162,8 +173,12 @@ def plan(verifier: str, drafter: str | None, suites: Sequence[str], **options: A
 
 def default_out(verifier: str, drafter: str | None) -> Path:
     """`runs/VERIFIER--DRAFTER`, each by the last part of its name."""
-    names = (re.sub(r"[^\w.-]+", "-", Path(name).name).strip("-.") for name in (verifier, drafter or "none"))
-    return Path("runs") / "--".join(names)
+    return Path("runs") / f"{slug(verifier)}--{slug(drafter or 'none')}"
+
+
+def slug(name: str) -> str:
+    """The last part of a model's name, fit for a folder's."""
+    return re.sub(r"[^\w.-]+", "-", Path(name).name).strip("-.")
 
 
 def cache_folder() -> Path:
@@ -204,29 +219,207 @@ def report_frame(report: Report) -> pandas.DataFrame:
 
 def compare(first: str | Path, second: str | Path) -> Comparison:
     """Paired differences of two runs on the same texts, second − first. Raises `FairspecError`."""
-    from fairspec_bench.measure.compare import compare_runs
-    from fairspec_bench.score.folder import RunFolder
-    from fairspec_bench.score.run import lines_of
+    from fairspec_bench.studies import reproduce
 
-    folders = [RunFolder(Path(path)) for path in (first, second)]
-    before, after = ((folder.config, lines_of(folder)) for folder in folders)
-    return compare_runs(before, after)
+    return reproduce.compare(Path(first), Path(second))
 
 
-def render(shown: Report | Comparison) -> RenderableType:
-    """A report or a comparison as Rich tables."""
+def render(shown: Report | Comparison | Mended | Reproduced) -> RenderableType:
+    """A report, a comparison, a mending or judged claims as Rich tables."""
     from fairspec_bench.measure import compare, show
+    from fairspec_bench.studies.claims import render_claims
+    from fairspec_bench.studies.reproduce import Reproduced
 
+    if isinstance(shown, Reproduced):
+        return render_claims(shown.claims)
+    if isinstance(shown, Mended):
+        from fairspec_bench.mitigation.card import render_result
+
+        return render_result(shown.result)
     return show.render(shown) if isinstance(shown, Report) else compare.render_comparison(shown)
 
 
-def build_site(runs: Sequence[str | Path], out: str | Path = "site") -> Path:
-    """Render the board of these run folders into `out`; → its first page. Raises `FairspecError`."""
+def build_site(
+    runs: Sequence[str | Path], out: str | Path = "site", *, changes: Sequence[tuple[str | Path, str | Path]] = ()
+) -> Path:
+    """Render the board of these run folders into `out`; → its first page. Raises `FairspecError`.
+
+    `changes` are pairs (before, after) of these runs whose difference is shown.
+    """
     from fairspec_bench.site import build
+    from fairspec_bench.site.changes import Changed
 
     if not runs:
         raise FairspecError("site: no runs given. Name one or more run folders.")
-    return build.build_site([Path(run) for run in runs], Path(out))
+    shown = [Changed(Path(first), Path(second), compare(first, second)) for first, second in changes]
+    return build.build_site([Path(run) for run in runs], Path(out), shown)
+
+
+# --------------------------------------------------------------------------- mending
+
+
+def mitigate(
+    verifier: str,
+    drafter: str,
+    method: str = "s-cdf",
+    out: str | Path | None = None,
+    *,
+    prompts: Sequence[str] = (),
+    languages: Sequence[str] | None = None,
+    steps: int = 60,
+    lr: float | None = None,
+    per_task: int = 3,
+    seed: int = 0,
+    lora: int | None = None,
+    model_args: Options | None = None,
+    drafter_args: Options | None = None,
+    cache: Path | Literal["default"] | None = "default",
+    watch: Callable[[Watched], None] = lambda seen: None,
+    **options: Any,
+) -> Mended:
+    """Mend a drafter by one of `mitigation.methods.METHODS` into the folder `out`; → where it is and what came of it.
+
+    `prompts` are names of built-in ones or folders of `<task>.txt`; the embedded verifier has a default. `lr` defaults
+    to 2e-3 for the embedded pair and 2e-5 elsewhere. `options` are those of `studies.mend.Ask`. Stopped, the same call
+    goes on. Raises `FairspecError`.
+    """
+    from fairspec_bench.mitigation.trainer import make_recipe
+    from fairspec_bench.score.prepare import drafter_ask, model_ask
+    from fairspec_bench.studies import mend
+
+    home = embedded(verifier)
+    if not prompts and home is None:
+        raise FairspecError("no prompts to mend on. Give --prompts NAME or a folder of <task>.txt.")
+    ask = mend.Ask(
+        verifier=model_ask(verifier, home, model_args),
+        drafter=drafter_ask(drafter, embedded(drafter), drafter_args),
+        method=method,
+        prompts=tuple(prompts) or ("embedded_math",),
+        recipe=make_recipe(steps=steps, rate=lr or (2e-5 if home is None else 2e-3), per_task=per_task, seed=seed),
+        languages=tuple(languages) if languages is not None else None,
+        lora_rank=lora,
+        **options,
+    )
+    folder = Path(out) if out is not None else Path("drafters") / f"{slug(drafter)}-{method}"
+    result = mend.mend(ask, folder, cache=cache_folder() if cache == "default" else cache, watch=watch)
+    return Mended(folder, result)
+
+
+@dataclass(frozen=True)
+class Mended:
+    """A mended drafter's folder and what came of it."""
+
+    folder: Path
+    result: Result
+
+
+def list_methods() -> tuple[tuple[str, str, bool], ...]:
+    """Name, title, and whether it must be told each prompt's task, of every way to mend a drafter."""
+    from fairspec_bench.mitigation.methods import METHODS
+
+    return tuple((name, method.title, method.task_aware) for name, method in METHODS.items())
+
+
+def list_pairs() -> tuple[Pair, ...]:
+    """The pairs of models that `reproduce` knows by name."""
+    from fairspec_bench.suite import pairs
+
+    return pairs.list_pairs()
+
+
+def reproduce(
+    pair: str = "embedded",
+    out: str | Path | None = None,
+    *,
+    prompts: Sequence[str] = (),
+    seeds: Sequence[int] = (0, 1, 2),
+    others: Sequence[str | Path] = (),
+    steps: int = 60,
+    lr: float | None = None,
+    training_limit: int | None = None,
+    watch: Watch | None = None,
+    watch_mending: Callable[[Watched], None] = lambda seen: None,
+    say: Callable[[str], None] = lambda line: None,
+    **options: Any,
+) -> Reproduced:
+    """Judge the paper's claims on a pair of `list_pairs`: scored, mended by s-CDF with each seed, scored again.
+
+    `options` are those of `make_ask`, by default the pair's own suites. Without `prompts` only the embedded pair is
+    mended, and the claims about mending are not testable. `others` are run folders of other pairs, for the order of
+    languages. Raises `FairspecError`.
+    """
+    from fairspec_bench.mitigation.trainer import make_recipe
+    from fairspec_bench.score.prepare import drafter_ask, model_ask
+    from fairspec_bench.studies import mend
+    from fairspec_bench.studies.reproduce import run_reproduce
+    from fairspec_bench.suite.pairs import load_pair_file
+
+    known = load_pair_file(pair)
+    names = known.verifier.model, known.drafter.model
+    home = embedded(names[0])
+    revisions = [{"revision": each.revision} if each.revision else {} for each in (known.verifier, known.drafter)]
+    given = {"chat_template": known.chat_template, "suites": known.suites, **options}
+    ask = make_ask(*names, given.pop("suites"), model_args=revisions[0], drafter_args=revisions[1], **given)
+    mending = None
+    if prompts or home is not None:
+        mending = mend.Ask(
+            verifier=model_ask(names[0], home, revisions[0]),
+            drafter=drafter_ask(names[1], embedded(names[1]), revisions[1]),
+            method="s-cdf",
+            prompts=tuple(prompts) or ("embedded_math",),
+            recipe=make_recipe(steps=steps, rate=lr or (2e-5 if home is None else 2e-3)),
+            languages=ask.languages,
+            limit=training_limit,
+            dtype=ask.dtype,
+            device=ask.device,
+        )
+    folder = Path(out) if out is not None else Path("runs") / f"reproduce-{slug(pair)}"
+    return run_reproduce(
+        ask,
+        mending,
+        folder,
+        seeds=seeds,
+        others=[report(other) for other in others],
+        cache=cache_folder(),
+        watch=watch or (lambda seen: None),
+        watch_mending=watch_mending,
+        say=say,
+    )
+
+
+STUDIES = ("causal", "rivals", "transfer")
+STUDIED_SKEW = 2
+
+
+def study(name: str, out: str | Path = "runs/studies", *, workers: int = 2, say: Callable[[str], None] = print) -> Path:
+    """One of `STUDIES` on the embedded verifier into `out/NAME`; → its page. Stopped, the same call goes on.
+
+    `rivals` and `transfer` mend drafters that `causal` trained. Raises `FairspecError`.
+    """
+    from fairspec_bench.score.prepare import model_ask
+    from fairspec_bench.studies.causal import run_causal
+    from fairspec_bench.studies.rivals import run_rivals
+    from fairspec_bench.studies.transfer import run_transfer
+
+    root, verifier = Path(out), f"{EMBEDDED}verifier"
+    home = embedded(verifier)
+    assert home is not None
+    if name not in STUDIES:
+        raise FairspecError(f"study {name}: unknown. Known: {', '.join(STUDIES)}.")
+    if name == "causal":
+        run_causal(root / name, verifier=Path(home), say=say)
+        return root / name / "causal.md"
+    drafters = {f"order-{n}": root / "causal" / "drafters" / f"skew-{STUDIED_SKEW}-order-{n}" for n in (1, 2, 3)}
+    for folder in drafters.values():
+        if not (folder / "recipe.json").exists():
+            raise FairspecError(f"{folder}: no drafter there. Run first: fairspec study causal --out {root}.")
+    given: dict[str, Any] = {"cache": cache_folder(), "workers": workers, "say": say}
+    asked = model_ask(verifier, home)
+    if name == "rivals":
+        run_rivals(root / name, verifier=asked, drafters=drafters, **given)
+    else:
+        run_transfer(root / name, verifier=asked, drafter=drafters["order-1"], **given)
+    return root / name / f"{name}.md"
 
 
 # --------------------------------------------------------------------------- the rest
@@ -251,20 +444,32 @@ def train_testbed(
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demo made: a run folder, its report, the first page of its site."""
+    """What the demo made: run folders and reports before and after mending, and the first page of the site."""
 
-    run: Path
-    report: Report
+    before: Path
+    after: Path
+    reports: tuple[Report, Report]
+    change: Comparison
     page: Path
 
 
-def demo(out: str | Path = "runs/demo", *, quick: bool = False, watch: Watch | None = None) -> Demo:
-    """The main job on the embedded suites and pair: score, report, build the site."""
-    folder = Path(out) / ("embedded-pair-quick" if quick else "embedded-pair")
-    made = run(
-        f"{EMBEDDED}verifier", f"{EMBEDDED}drafter", DEMO_SUITES, folder, watch=watch, **(DEMO_QUICK if quick else DEMO)
-    )
-    return Demo(folder, made, build_site([folder], Path(out) / "site"))
+def demo(
+    out: str | Path = "runs/demo",
+    *,
+    quick: bool = False,
+    watch: Watch | None = None,
+    watch_mending: Callable[[Watched], None] = lambda seen: None,
+) -> Demo:
+    """The main job on the embedded suites and pair: score, mend with s-CDF, score again, build the site."""
+    root, suffix = Path(out), "-quick" if quick else ""
+    options, mending = (DEMO_QUICK, DEMO_QUICK_MENDING) if quick else (DEMO, DEMO_MENDING)
+    before, after = (root / f"{name}{suffix}" for name in ("embedded-pair", "embedded-pair-mended"))
+    verifier, drafter = (EMBEDDED + name for name in ("verifier", "drafter"))
+    first = run(verifier, drafter, DEMO_SUITES, before, watch=watch, **options)
+    mended = mitigate(verifier, drafter, "s-cdf", root / f"drafter-mended{suffix}", watch=watch_mending, **mending)
+    second = run(verifier, str(mended.folder), DEMO_SUITES, after, watch=watch, **options)
+    page = build_site([before, after], root / "site", changes=[(before, after)])
+    return Demo(before, after, (first, second), compare(before, after), page)
 
 
 @dataclass(frozen=True)
@@ -381,6 +586,14 @@ def _value(text: str) -> str | int | float | bool:
         except ValueError:
             continue
     return text
+
+
+def parse_change(text: str) -> tuple[str, str]:
+    """`BEFORE,AFTER`, two run folders."""
+    first, comma, second = text.partition(",")
+    if not (first and comma and second):
+        raise FairspecError(f"--change {text}: not of the form BEFORE,AFTER. Name two run folders.")
+    return first, second
 
 
 def parse_part(text: str | None) -> tuple[int, int] | None:

@@ -107,7 +107,11 @@ class Block(Record):
 
 
 class Answer(Record):
-    """A graded continuation. `text` is kept only where a caller asks; a run's lines carry figures, not text."""
+    """A graded continuation. `text` is kept only where a caller asks; a run's lines carry figures, not text.
+
+    Where the suite has a reference text to go on with, `target_nats` is −ln p of it (nats, temperature 1) by the model
+    that answered and `target_bytes` its length in UTF-8.
+    """
 
     key: str
     correct: bool | None
@@ -116,6 +120,8 @@ class Answer(Record):
     chars: int = Field(ge=0)
     bytes: int = Field(ge=0)
     text: str | None = None
+    target_nats: float | None = Field(default=None, ge=0)
+    target_bytes: int | None = Field(default=None, gt=0)
 
 
 class Replay(Record):
@@ -210,7 +216,7 @@ class SuiteConfig(Record):
 
 
 class ModelConfig(Record):
-    """A model as it was loaded. `kind` is the drafter's entry (`model`, `ngram`, `oracle`); options as given."""
+    """A model as loaded. `kind` is the drafter's entry (`model`, `ngram`, `lookup`, `oracle`); options as given."""
 
     name: str
     kind: str = "model"

@@ -80,7 +80,7 @@ def command(pair: tuple[Path, Path], *more: object) -> list[object]:
 # --------------------------------------------------------------------------- options
 
 WRONG_OPTIONS = {
-    "--suite nope": r"unknown suite 'nope'. Known: embedded_math, embedded_story, mgsm, multiq",
+    "--suite nope": r"unknown suite 'nope'. Known: embedded_domain, embedded_math, embedded_story, mgsm, multiq",
     "--suite embedded_math": "a suite is given twice",
     "--languages en,xx": "embedded_math: unknown language 'xx'. Known: bn, de, en",
     "--languages ,": "no language chosen",
@@ -141,10 +141,10 @@ def test_unknown_and_unfit_models(refused: Refusal, pair: tuple[Path, Path], tmp
     assert "./nowhere: no such folder" in refused("run", pair[0], "./nowhere", *options)
     assert "not cached, and the Hub cannot be reached" in refused("run", "org/model", pair[1], *options)
     assert "org/model: " in refused("run", pair[0], "org/model", *options)
-    assert "unknown. Known: embedded:verifier" in refused("run", "embedded:nothing", "ngram", *options)
+    assert "unknown. Known: embedded:verifier" in refused("run", "embedded:nothing", "lookup", *options)
     assert "'much' is no acceptance. Example: oracle:0.8" in refused("run", pair[0], "oracle:much", *options)
     assert "acceptance=1.5: must be from 0 to 1" in refused("run", pair[0], "oracle:1.5", *options)
-    assert "'x' is no max_ngram" in refused("run", pair[0], "ngram:x", *options)
+    assert "'x' is no max_ngram" in refused("run", pair[0], "lookup:x", *options)
     other = save_pair(tmp_path / "other", vocabulary=310)
     assert "Choose a drafter with the same tokenizer" in refused("run", pair[0], other[1], *options)
 

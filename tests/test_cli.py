@@ -103,6 +103,15 @@ def test_options_are_called_as_in_lm_eval(fairspec: Shell) -> None:
         assert f"--{option} " in out
 
 
+def test_plan_takes_what_run_takes_but_the_folder(fairspec: Shell) -> None:
+    (_, plan, _), (_, run, _) = fairspec("plan", "--help"), fairspec("run", "--help")
+    plan_lines, run_lines = (out.partition("Arguments:\n")[2].splitlines() for out in (plan, run))
+    assert len(plan_lines) > 25
+    own = [line for line in run_lines if line not in plan_lines]
+    assert [line for line in run_lines if line in plan_lines] == plan_lines
+    assert " ".join(" ".join(own).split()) == "--out <path> Run folder. Default: runs/VERIFIER--DRAFTER."
+
+
 def test_the_public_face_is_what_it_says() -> None:
     for name in fairspec_bench.__all__:
         assert getattr(fairspec_bench, name) is not None
@@ -179,7 +188,13 @@ def test_plan_prints_tokens_memory_disk_hours_and_assumptions(fairspec: Shell, p
 
 def test_tasks_lists_suites_and_shows_one_prompt_whole(fairspec: Shell) -> None:
     _, out, _ = fairspec("tasks")
-    assert [line.split()[0] for line in out.splitlines()] == ["embedded_math", "embedded_story", "mgsm", "multiq"]
+    assert [line.split()[0] for line in out.splitlines()] == [
+        "embedded_domain",
+        "embedded_math",
+        "embedded_story",
+        "mgsm",
+        "multiq",
+    ]
     status, out, _ = fairspec("tasks", "embedded_math")
     assert status == 0
     assert "licence Apache-2.0" in out

@@ -104,6 +104,33 @@ def test_any_text_round_trips(codec: Codec) -> None:
         assert codec.decode(codec.encode(ask(text)).ids) == text
 
 
+@pytest.mark.parametrize("bos", [True, False])
+def test_a_continuation_is_the_rest_of_the_whole(build: Build, bos: bool) -> None:
+    codec = Codec(str(build(bos=bos)))
+    prompt = ask("Question: Roger has 5")
+    before, whole = codec.encode(prompt).ids, codec.encode(ask("Question: Roger has 5 tennis balls.")).ids
+    assert before + codec.continuation(prompt, " tennis balls.") == whole
+
+
+def test_a_continuation_that_would_melt_into_the_prompt_is_encoded_by_itself(codec: Codec) -> None:
+    """The prompt's ids are given: those of "Questi" do not begin those of "Question"."""
+    prompt = ask("Questi")
+    before = codec.encode(prompt).ids
+    assert codec.encode(ask("Question: 5")).ids[: len(before)] != before
+    after = codec.continuation(prompt, "on: 5")
+    assert 0 not in after
+    assert codec.decode([*before, *after]) == "Question: 5"
+
+
+def test_a_continuation_follows_what_a_template_rendered(build: Build) -> None:
+    codec = Codec(str(build(template=TEMPLATE)), chat_template=True)
+    prompt = ask()
+    before, after = codec.encode(prompt).ids, codec.continuation(prompt, " 11.")
+    assert codec.decode(after) == " 11."
+    assert before.count(0) == 1
+    assert 0 not in after
+
+
 def test_a_prompt_longer_than_the_tokenizer_says_is_not_cut(build: Build) -> None:
     folder = build()
     path = folder / "tokenizer_config.json"

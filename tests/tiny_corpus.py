@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from transformers import LlamaForCausalLM
 
-from fairspec_bench.mitigate.corpus import Corpus, Text
-from fairspec_bench.mitigate.methods import Trained, find
-from fairspec_bench.mitigate.passes import Teacher, Trainee
+from fairspec_bench.mitigation.corpus import Corpus, Text
+from fairspec_bench.mitigation.methods import Trained, find
+from fairspec_bench.mitigation.passes import Teacher, Trainee
 from fairspec_bench.testbed.trainer import Shape, build
 
 VOCABULARY = 40

@@ -101,6 +101,15 @@ def resample(sums: Array, replicates: int, seed: int | tuple[int, ...]) -> Array
     return totals
 
 
+def unanimous(clusters: int) -> float:
+    """How large a share may be of which none of n clusters shows anything: the exact upper bound 1 − .025^(1/n).
+
+    Clopper and Pearson 1934, the family of the rule of three. It holds for any values in [0, 1] that count alike: their
+    mean is at most the share of clusters above 0. A share of 1 is that of its complement.
+    """
+    return float(stats.beta.isf(TAIL, 1, clusters))
+
+
 def percentile(replicates: Array) -> tuple[float | None, float | None]:
     """The central 95 % of replicates `[R]`; those without data (NaN) are left out."""
     known = replicates[np.isfinite(replicates)]
@@ -154,9 +163,9 @@ def spread(influence: Array, strata: Labels | None = None) -> tuple[Array, Array
     """Standard errors and degrees of freedom `[K]` of sums of influences.
 
     `influence` is `[clusters, K]`, or `[clusters, rounds, K]` for races, where prompts and rounds both vary: the
-    two-way random-effects variance V_prompts + V_rounds − V_cells with Satterthwaite's degrees of freedom. `strata`
-    `[clusters]` labels clusters drawn apart. A stratum or a race with a single member has no variance: NaN; so has one
-    with fewer than `LEAST_FREEDOM` degrees of freedom, where Student's t has no variance and an interval says nothing.
+    two-way random-effects variance with Satterthwaite's degrees of freedom. `strata` `[clusters]` labels clusters drawn
+    apart. A stratum or a race with a single member has no variance: NaN; so have fewer than `LEAST_FREEDOM` degrees of
+    freedom, of the clusters alone or of the whole, where Student's t has no variance and an interval says nothing.
     """
     by_cluster = influence.sum(axis=1) if influence.ndim == 3 else influence
     labels = np.zeros(len(by_cluster), dtype=np.int64) if strata is None else np.unique(strata, return_inverse=True)[1]
@@ -165,23 +174,28 @@ def spread(influence: Array, strata: Labels | None = None) -> tuple[Array, Array
     np.add.at(squares, labels, by_cluster**2)
     with np.errstate(divide="ignore", invalid="ignore"):
         parts = squares * (sizes / (sizes - 1))[:, None]
-        components = [(parts.sum(axis=0), (parts**2 / (sizes - 1)[:, None]).sum(axis=0))]
+        total, doubt = parts.sum(axis=0), (parts**2 / (sizes - 1)[:, None]).sum(axis=0)
         if influence.ndim == 3:
-            components += _rounds_and_cells(influence, by_cluster)
-        variances, doubts = (np.array(each) for each in zip(*components, strict=True))
-        total = variances[0] if len(variances) == 1 else variances[0] + np.maximum(variances[1] - variances[2], 0.0)
-        freedom = np.where(total > 0, total**2 / doubts.sum(axis=0), np.inf)
-    return np.where(freedom < LEAST_FREEDOM, np.nan, np.sqrt(total)), freedom
+            total, doubt = _crossed(influence, by_cluster, total, doubt)
+        freedom = np.where(total > 0, total**2 / doubt, np.inf)
+        too_few = (freedom < LEAST_FREEDOM) | ((sizes - 1).sum() < LEAST_FREEDOM)
+    return np.where(too_few, np.nan, np.sqrt(total)), freedom
 
 
-def _rounds_and_cells(influence: Array, by_cluster: Array) -> list[tuple[Array, Array]]:
+def _crossed(influence: Array, by_cluster: Array, prompt_part: Array, doubt: Array) -> tuple[Array, Array]:
+    """V_cells + (V_prompts − V_cells)₊ + (V_rounds − V_cells)₊ and its doubt, from V_prompts and its doubt.
+
+    Either kind of variation may come out below that of the cells by chance. Unless both are cut there, a clock whose
+    only noise is the cells' has, now and then, a variance near 0 with next to no degrees of freedom.
+    """
     prompts, rounds = influence.shape[:2]
     by_round = influence.sum(axis=0)
     cells = influence - by_cluster[:, None] / rounds - by_round[None] / prompts
     freedom = (prompts - 1) * (rounds - 1)
     round_part = (by_round**2).sum(axis=0) * np.divide(rounds, rounds - 1)
     cell_part = (cells**2).sum(axis=(0, 1)) * np.divide(prompts * rounds, freedom)
-    return [(round_part, round_part**2 / (rounds - 1)), (cell_part, cell_part**2 / freedom)]
+    total = cell_part + np.maximum(prompt_part - cell_part, 0.0) + np.maximum(round_part - cell_part, 0.0)
+    return total, doubt + np.divide(round_part**2, rounds - 1) + np.divide(cell_part**2, freedom)
 
 
 def simultaneous(

@@ -163,7 +163,9 @@ def suite_sheets(book: Book, suite: SuiteConfig) -> Sheets:
     for name in names:
         size = parts.sizes[parts.stratum[name]]
         prompts[name] = Sheet(places, size, columns).only(_where(tasks, name))
-        races[name] = race_sheet(raced, parts, name, book, _where(raced_tasks, name))
+        races[name] = race_sheet(raced, list(map(book.cluster, raced.keys)), parts, name).only(
+            _where(raced_tasks, name)
+        )
     return Sheets(parts, prompts, races)
 
 
@@ -179,10 +181,9 @@ def _where(names: Sequence[str], name: str) -> Mask:
     return np.array([each == name for each in names], dtype=np.bool_)
 
 
-def race_sheet(raced: speed.Race, parts: Partition, task: str, book: Book, rows: Mask) -> Sheet:
-    """The given rows of the race as the sheet of a task of `parts`."""
+def race_sheet(raced: speed.Race, clusters: Sequence[str], parts: Partition, task: str) -> Sheet:
+    """The race, its rows in the named clusters, as the sheet of a task of `parts`."""
     rounds = sorted(set(raced.rounds))
     turns = np.searchsorted(rounds, raced.rounds) if rounds else np.zeros(0, dtype=np.int64)
-    places = parts.rows(map(book.cluster, raced.keys))
     size = parts.sizes[parts.stratum[task]]
-    return Sheet(places, size, raced.columns, max(1, len(rounds)), turns).only(rows)
+    return Sheet(parts.rows(clusters), size, raced.columns, max(1, len(rounds)), turns)

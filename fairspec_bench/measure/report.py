@@ -52,13 +52,14 @@ def build_report(
 
 
 def control_ratio(book: Book) -> Estimate:
-    """The A/A ratio over the whole race: every prompt of every task against the same baseline again."""
+    """The A/A ratio over the whole race: every prompt of every task against the same baseline again.
+
+    It is about the clock, which does not know that two prompts are one problem in two languages: prompts stand alone.
+    """
     raced = speed.race(book.timings)
-    parts = bootstrap.partition({"race": map(book.cluster, raced.keys)})
+    parts = bootstrap.partition({"race": raced.keys})
     measure = measures(book.config.gamma)["control_ratio"]
-    return published(
-        estimate(measure, race_sheet(raced, parts, "race", book, np.ones(len(raced.keys), dtype=np.bool_)))
-    )
+    return published(estimate(measure, race_sheet(raced, raced.keys, parts, "race")))
 
 
 def _suite_report(

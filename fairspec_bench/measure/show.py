@@ -20,7 +20,6 @@ from fairspec_bench.records import Estimate, Report, SuiteReport, TaskReport
 MARK = "†"
 ACCEPTANCE = ("acceptance", "block_efficiency_uncut", "misfit", "tokens_per_answer", "verifier_calls_per_answer")
 SPEED = ("speedup", "speedup_predicted", "seconds_per_answer", "seconds_per_answer_autoregressive")
-VALIDITY = (*validity.SHARES, "verifier_fitness", "drafter_fitness")
 
 
 # --------------------------------------------------------------------------- pandas
@@ -78,7 +77,10 @@ def render(report: Report) -> RenderableType:
         parts.append(_task_table(f"{suite.suite}: what is kept", suite, ACCEPTANCE, ranks=True))
         if any(task.measures[name].value is not None for task in suite.tasks for name in SPEED):
             parts.append(_speed_table(suite, report.race_verdict))
-        parts.append(_task_table(f"{suite.suite}: what qualifies it", suite, VALIDITY))
+        fitness = [
+            name for name in validity.FITNESS if any(task.measures[name].value is not None for task in suite.tasks)
+        ]
+        parts.append(_task_table(f"{suite.suite}: what qualifies it", suite, (*validity.SHARES, *fitness)))
         parts.append(_across_table(suite))
         parts.extend(Text(f"{MARK} {task.language}: {flag}") for task in suite.tasks for flag in task.flags)
     parts.append(Text(f"Race: {report.race_verdict}."))

@@ -29,8 +29,8 @@ def ratio(above: Array, below: Array) -> Array:
 class Measure:
     """A figure of one task: `value(*totals)` of the totals of `columns`, homogeneous of degree 0 in them.
 
-    `high` is the largest possible value (the least is 0). A `crossed` measure lives on the race's sheet, a row per
-    prompt and round, and its interval crosses the two.
+    `high` is the largest possible value (the least is 0); a measure whose largest is 1 is a share, in every cluster. A
+    `crossed` measure lives on the race's sheet, a row per prompt and round, and its interval crosses the two.
     """
 
     name: str
@@ -40,6 +40,11 @@ class Measure:
     value: Callable[..., Array] = ratio
     high: float = np.inf
     crossed: bool = False
+
+    @property
+    def share(self) -> bool:
+        """Whether it lies in [0, 1] for every cluster."""
+        return self.high == 1
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,8 @@ def linear(measure: Measure, sheet: Sheet) -> Linear | None:
 def estimate(measure: Measure, sheet: Sheet, replicates: Array | None = None) -> Estimate:
     """The figure and its 95 % interval: percentiles of `replicates`; below 50 clusters and in races the linearised t.
 
-    No data: all None. One cluster, or a race of one round: the figure alone.
+    No data: all None. One cluster, or a race of one round: the figure alone. A share of exactly 0 or 1 has no spread to
+    go by: its interval is the exact bound for as many unanimous clusters.
     """
     found = linear(measure, sheet)
     if found is None:
@@ -144,7 +150,10 @@ def estimate(measure: Measure, sheet: Sheet, replicates: Array | None = None) ->
     count = int(found.have.sum())
     low: float | None = None
     high: float | None = None
-    if count >= bootstrap.FEW_CLUSTERS and replicates is not None:
+    if measure.share and count > 1 and found.value in (0, 1):
+        reach = bootstrap.unanimous(count)
+        low, high = (0.0, reach) if found.value == 0 else (1 - reach, 1.0)
+    elif count >= bootstrap.FEW_CLUSTERS and replicates is not None:
         low, high = bootstrap.percentile(replicates)
     elif count > 1:
         lows, highs = bootstrap.simultaneous(np.array([found.value]), found.influence[found.have][..., None])

@@ -1,10 +1,11 @@
-"""What qualifies a task's figures: answers cut short, repeating, in another language, wrong, or never run.
+"""What qualifies a task's figures: answers cut short, repeating, in another language, or never run; how fit models are.
 
 Knows traces, answers and dropped prompts; knows nothing of drafts or clocks.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from fairspec_bench.measure.bootstrap import Array
@@ -13,6 +14,12 @@ from fairspec_bench.records import Answer, Dropped, Estimate, Trace
 
 TOLERATED = 0.01
 SHARES = ("truncated", "looping", "off_language", "dropped")
+FITNESS = ("verifier_fitness", "drafter_fitness", "verifier_bits_per_byte", "drafter_bits_per_byte")
+
+
+def bits(nats: Array, count: Array) -> Array:
+    """Σ nats / Σ count, in bits."""
+    return nats / math.log(2) / count
 
 
 def measures() -> tuple[Measure, ...]:
@@ -32,6 +39,16 @@ def measures() -> tuple[Measure, ...]:
         Measure(
             "drafter_fitness", "1", "the drafter's accuracy, decoding alone", ("drafter_correct", "prompts"), high=1
         ),
+        *(
+            Measure(
+                f"{model}_bits_per_byte",
+                "bits/byte",
+                f"−log2 p of the reference texts by the {model}, teacher-forced / their UTF-8 bytes; lower is better",
+                (f"{model}_target_nats", f"{model}_target_bytes"),
+                bits,
+            )
+            for model in ("verifier", "drafter")
+        ),
     )
 
 
@@ -43,7 +60,10 @@ def columns(
     drafter_answers: Mapping[str, Answer],
     dropped: Mapping[str, Dropped],
 ) -> dict[str, Array]:
-    """What befell each prompt as 0 or 1, float64 `[prompts]`, NaN where unknown. `languages` are the prompts' own."""
+    """What befell each prompt as 0 or 1, and its reference text's nats and bytes by either model.
+
+    float64 `[prompts]`, NaN where unknown. `languages` are the prompts' own.
+    """
     traced = [traces.get(key) for key in keys]
     graded = [answers.get(key) for key in keys]
     drafted = [drafter_answers.get(key) for key in keys]
@@ -57,6 +77,11 @@ def columns(
         "dropped": column(key in dropped for key in keys),
         "correct": column(None if answer is None else answer.correct for answer in graded),
         "drafter_correct": column(None if answer is None else answer.correct for answer in drafted),
+        **{
+            f"{model}_{name}": column(None if answer is None else getattr(answer, name) for answer in found)
+            for model, found in (("verifier", graded), ("drafter", drafted))
+            for name in ("target_nats", "target_bytes")
+        },
     }
 
 

@@ -5,7 +5,7 @@ Knows what each stage of a shard is made of. The folder knows how it is kept, `m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from fairspec_bench.measure.report import build_report
 from fairspec_bench.records import Answer, Encoded, FairspecError, Record, Replay, Report, Timing, Trace, write_atomic
 from fairspec_bench.score.environment import describe
 from fairspec_bench.score.folder import REPORT, RunFolder, RunWriter, Unit, race_keys, writing
+from fairspec_bench.score.likelihood import target_nats
 from fairspec_bench.score.prepare import Prepared
 from fairspec_bench.score.race import MODES, race
 from fairspec_bench.score.reference import make_references
@@ -108,7 +109,8 @@ class _Work:
             yield trace
 
     def _answers(self, unit: Unit) -> Iterator[Answer]:
-        return self._graded(self.traces[key] for key in self.config.shards[unit.shard])
+        keys = self.config.shards[unit.shard]
+        return self._graded(keys, (self.traces[key] for key in keys), self.prepared.verifier)
 
     def _replays(self, unit: Unit) -> Iterator[Replay]:
         assert self.prepared.drafter is not None
@@ -125,13 +127,14 @@ class _Work:
         )
 
     def _drafter_answers(self, unit: Unit) -> Iterator[Answer]:
-        """What the drafter answers by itself, where an answer is right or wrong; nothing elsewhere."""
+        """What the drafter answers by itself, where it can be right or has a reference; nothing elsewhere."""
         assert self.prepared.drafter is not None
         assert self.prepared.drafter.model is not None
+        keys, model = self.config.shards[unit.shard], self.prepared.drafter.model
         suite = self.prepared.questions.suites[unit.task.partition("/")[0]]
-        if suite.grade(suite.prompts[0], "").correct is None:
+        if not suite.has_answers and not self._references(keys):
             return iter(())
-        return self._graded(self._decoded(self.prepared.drafter.model, unit.shard))
+        return self._graded(keys, self._decoded(model, unit.shard), model)
 
     def _timings(self, unit: Unit) -> Iterator[Timing]:
         assert self.prepared.drafter is not None
@@ -168,11 +171,33 @@ class _Work:
             cache=self.cache,
         )
 
-    def _graded(self, traces: Iterable[Trace]) -> Iterator[Answer]:
+    def _graded(self, keys: Sequence[str], traces: Iterable[Trace], model: Model) -> Iterator[Answer]:
+        """The answers of `model` to these keys, with what it makes of their reference texts."""
+        foreseen = self._foreseen(keys, model)
         for trace in traces:
             prompt = self.prepared.questions.prompts[trace.key]
             text = self.prepared.codec.decode(trace.ids, prompt.stops)
-            yield self.prepared.questions.suites[prompt.suite].grade(prompt, text)
+            answer = self.prepared.questions.suites[prompt.suite].grade(prompt, text)
+            yield answer.model_copy(update=foreseen.get(trace.key, {}))
+
+    def _foreseen(self, keys: Sequence[str], model: Model) -> dict[str, dict[str, float | int]]:
+        """The fields of an answer that tell of its reference text, by key; only where the model has room for it."""
+        questions, texts = self.prepared.questions, self._references(keys)
+        pairs = [
+            (questions.encoded[key].ids, self.prepared.codec.continuation(questions.prompts[key], text))
+            for key, text in texts.items()
+        ]
+        found = target_nats(model, pairs, batch_size=self.config.batch_size)
+        return {
+            key: {"target_nats": nats, "target_bytes": len(text.encode())}
+            for (key, text), nats in zip(texts.items(), found, strict=True)
+            if nats is not None
+        }
+
+    def _references(self, keys: Sequence[str]) -> dict[str, str]:
+        prompts = [self.prepared.questions.prompts[key] for key in keys]
+        suites = self.prepared.questions.suites
+        return {prompt.key: text for prompt in prompts if (text := suites[prompt.suite].reference(prompt))}
 
 
 def _known_traces(prepared: Prepared, folder: RunFolder) -> dict[str, Trace]:

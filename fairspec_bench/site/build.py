@@ -27,6 +27,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from fairspec_bench.records import Estimate, FairspecError, Report, read_record
+from fairspec_bench.site.changes import Changed, change_views
 from fairspec_bench.site.plots import NO_DATA, inert
 from fairspec_bench.site.views import (
     TOLERATED,
@@ -49,13 +50,18 @@ class SiteError(FairspecError):
     """The site cannot be built: the message says what to mend."""
 
 
-def build_site(runs: Sequence[Path], out: Path) -> Path:
-    """Render the board of these run folders into `out`, replaced whole, and return its first page.
+def build_site(runs: Sequence[Path], out: Path, changes: Sequence[Changed] = ()) -> Path:
+    """Render the board of these run folders and changes into `out`, replaced whole, and return its first page.
 
     Raises `RecordError` for a folder without a readable report, `SiteError` if `out` holds anything but an earlier site
     or cannot be written. The site that was there stays until the new one is complete.
     """
-    files = render(load_runs(runs))
+    loaded = load_runs(runs)
+    folders = {folder.resolve(): run.slug for folder, run in zip(runs, loaded, strict=True)}
+    for each in (path for change in changes for path in (change.before, change.after)):
+        if each.resolve() not in folders:
+            raise SiteError(f"{each}: a change is shown between runs of the board. Name it among the runs too.")
+    files = render(loaded, changes, folders)
     publish(files, out)
     return out / "index.html"
 
@@ -89,14 +95,18 @@ def _unique(slug: str, taken: set[str]) -> str:
 # --------------------------------------------------------------------------- pages
 
 
-def render(runs: Sequence[Run]) -> dict[str, str]:
-    """Every file of the site by its relative path."""
+def render(
+    runs: Sequence[Run], changes: Sequence[Changed] = (), folders: Mapping[Path, str] | None = None
+) -> dict[str, str]:
+    """Every file of the site by its relative path; `folders` gives the slug of each run folder that `changes` name."""
     folder = template_folder()
     words = Vocabulary.parse((folder / "measures.json").read_bytes(), (folder / "languages.json").read_bytes())
     pages = _environment(folder, words)
     suites = board(runs, words)
+    views = [view for each in suites.values() for view in each]
+    changed = [view for change in changes for view in change_views(change, views, folders or {})]
     files = {
-        "index.html": pages.get_template("index.html").render(root="", suites=suites, runs=runs),
+        "index.html": pages.get_template("index.html").render(root="", suites=suites, runs=runs, changed=changed),
         "methodology.html": pages.get_template("methodology.html").render(root="", measures=words.measures.values()),
         "404.html": pages.get_template("404.html").render(root=""),
         "board.json": board_json(runs),

@@ -31,6 +31,7 @@ from fairspec_bench.site.plots import (
 
 Kind = Literal["ratio", "share", "times", "number"]
 VALIDITY = ("truncated", "looping", "off_language", "dropped")
+FITNESS = ("verifier_fitness", "drafter_fitness", "verifier_bits_per_byte", "drafter_bits_per_byte")
 TOLERATED = 0.01  # a share of bad answers above this is marked
 SMALL_PARAMETERS = 20_000_000
 EMBEDDED = "embedded:"
@@ -203,6 +204,10 @@ class SuiteView:
     def has(self, *names: str) -> bool:
         """Whether any language has a value of any of these measures."""
         return any(self._known(name) for name in names)
+
+    def fitness(self) -> tuple[str, ...]:
+        """The measures of either model's fitness that this suite has."""
+        return tuple(name for name in FITNESS if self.has(name))
 
     def within_noise(self) -> bool:
         """Whether the unfairness could be noise alone: it is within the floor."""

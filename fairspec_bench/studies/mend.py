@@ -17,12 +17,12 @@ from transformers import AutoConfig
 
 from fairspec_bench.codec import Codec
 from fairspec_bench.engine.model import DTYPES, Model, check_vocabulary, load_model
-from fairspec_bench.mitigate import fitted, methods
-from fairspec_bench.mitigate.card import ASKED, CARD, RESULT, STATE, Asked, Result, card
-from fairspec_bench.mitigate.corpus import Corpus, Text, count_texts
-from fairspec_bench.mitigate.methods import Fitted, Trained
-from fairspec_bench.mitigate.passes import Teacher, Trainee, check_head
-from fairspec_bench.mitigate.trainer import Evaluation, Progress, Recipe, figures_of, train
+from fairspec_bench.mitigation import fitted, methods
+from fairspec_bench.mitigation.card import ASKED, CARD, RESULT, STATE, Asked, Result, card
+from fairspec_bench.mitigation.corpus import Corpus, Text, count_texts
+from fairspec_bench.mitigation.methods import Fitted, Trained
+from fairspec_bench.mitigation.passes import Teacher, Trainee, check_head
+from fairspec_bench.mitigation.trainer import Evaluation, Progress, Recipe, figures_of, train
 from fairspec_bench.records import Encoded, FairspecError, Prompt, Rule, read_record, write_atomic, write_record
 from fairspec_bench.score.environment import describe
 from fairspec_bench.score.prepare import ModelAsk

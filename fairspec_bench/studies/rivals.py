@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from fairspec_bench.measure.trainings import Change, Run, Trainings, over_trainings
-from fairspec_bench.mitigate.methods import METHODS, Fitted
-from fairspec_bench.mitigate.trainer import Recipe
+from fairspec_bench.mitigation.methods import METHODS, Fitted
+from fairspec_bench.mitigation.trainer import Recipe
 from fairspec_bench.records import Estimate, Record, write_atomic, write_record
 from fairspec_bench.score.prepare import ModelAsk
 from fairspec_bench.studies.workshop import Job, Outcome, Workshop, best_rate

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fairspec_bench.measure.show import cell
 from fairspec_bench.measure.trainings import Change, Run, Trainings, over_trainings
-from fairspec_bench.mitigate.trainer import Recipe
+from fairspec_bench.mitigation.trainer import Recipe
 from fairspec_bench.records import Record, write_atomic, write_record
 from fairspec_bench.score.prepare import ModelAsk
 from fairspec_bench.studies.workshop import Job, Workshop

@@ -23,12 +23,12 @@ from fairspec_bench.engine.drafting import Drafter
 from fairspec_bench.engine.model import Model
 from fairspec_bench.engine.ngram import NgramDrafter
 from fairspec_bench.measure.lines import Lines
-from fairspec_bench.mitigate import methods
-from fairspec_bench.mitigate.corpus import Corpus
-from fairspec_bench.mitigate.fitted import fit_temperatures
-from fairspec_bench.mitigate.methods import Fitted
-from fairspec_bench.mitigate.passes import Teacher, Trainee
-from fairspec_bench.mitigate.trainer import Evaluation, Recipe, figures_of, train
+from fairspec_bench.mitigation import methods
+from fairspec_bench.mitigation.corpus import Corpus
+from fairspec_bench.mitigation.fitted import fit_temperatures
+from fairspec_bench.mitigation.methods import Fitted
+from fairspec_bench.mitigation.passes import Teacher, Trainee
+from fairspec_bench.mitigation.trainer import Evaluation, Recipe, figures_of, train
 from fairspec_bench.records import (
     Record,
     Replay,

@@ -82,6 +82,12 @@ def _embedded_story(language: str) -> Data:
     return Data(tuple(Item(k, f"embedded_story/{k}", s.opening, s.continuation) for k, s in enumerate(told)))
 
 
+def _embedded_domain(domain: str) -> Data:
+    told = (embedded.domain_problem(domain, k) for k in range(EMBEDDED_ITEMS))
+    items = (Item(k, f"embedded_domain/{domain}/{k}", p.question, str(p.number)) for k, p in enumerate(told))
+    return Data(tuple(items))
+
+
 # --------------------------------------------------------------------------- MGSM
 
 
@@ -213,6 +219,7 @@ def _multiq_rows() -> Iterator[tuple[str, Mapping[str, str]]]:
 SOURCES: Mapping[str, Callable[[str], Data]] = {
     "embedded_math": _embedded_math,
     "embedded_story": _embedded_story,
+    "embedded_domain": _embedded_domain,
     "mgsm": _mgsm,
     "multiq": _multiq,
 }

@@ -17,6 +17,7 @@ from importlib.resources import files
 from typing import Any, Literal
 
 LANGUAGES = ("bn", "de", "en", "es", "fr", "ja", "ru", "sw", "te", "th", "zh")
+DOMAINS = ("box", "buy", "give", "mixed")
 MAX_EVENTS = 3
 Split = Literal["train", "tune", "test"]
 _SHARES: dict[Split, range] = {"test": range(0, 15), "tune": range(15, 30), "train": range(30, 100)}
@@ -153,6 +154,29 @@ def tell(language: str, plot: Plot) -> Problem:
     solved.append(words["final"].format(r=count))
     question = words["question"] + words["space"].join(told) + "\n" + words["answer"]
     return Problem(question, " " + words["space"].join(solved), count)
+
+
+def domain_problem(domain: str, k: int, split: Split = "test") -> Problem:
+    """English problem `k` of a domain: of those whose events are all `buy`, all `give`, all `box`, or of several kinds.
+
+    Raises `KeyError` for an unknown domain.
+    """
+    if domain not in DOMAINS:
+        raise KeyError(domain)
+    kept, found = _domain(domain, split), _kept(split)
+    number = kept[-1] + 1 if kept else 0
+    while len(kept) <= k:
+        kinds = {event.kind for event in found[number].events}
+        if (kinds == {domain}) if domain != "mixed" else len(kinds) > 1:
+            kept.append(number)
+        number += 1
+    return tell("en", found[kept[k]])
+
+
+@cache
+def _domain(domain: str, split: Split) -> list[int]:
+    """The numbers of a domain's problems found so far."""
+    return []
 
 
 def story(language: str, k: int, split: Split = "test") -> Story:

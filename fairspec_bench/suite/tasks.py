@@ -84,6 +84,15 @@ class Suite:
             text=text if keep_text else None,
         )
 
+    @property
+    def has_answers(self) -> bool:
+        """Whether an answer can be right or wrong."""
+        return any(map(_has_answers, self._tasks.values()))
+
+    def reference(self, prompt: Prompt) -> str | None:
+        """The text to go on with after a prompt, `None` where the suite has none or its target is an answer."""
+        return None if self.has_answers else prompt.target
+
     def config(self, prompts_sha256: Mapping[str, Sha256]) -> SuiteConfig:
         """What a run writes down of this suite; `prompts_sha256` are the rendered ids' hashes by language."""
         return SuiteConfig(
@@ -290,9 +299,13 @@ def _without_question(context: str, task: Any, doc: Mapping[str, Any]) -> str:
     return context.removesuffix(question)
 
 
+def _has_answers(task: Any) -> bool:
+    return "exact_match" in task.aggregation()
+
+
 def _correct(task: Any, doc: Mapping[str, Any], text: str) -> bool | None:
     """lm-eval's verdict: its filters, then its metric, on one answer."""
-    if "exact_match" not in task.aggregation():
+    if not _has_answers(task):
         return None
     from lm_eval.api.instance import Instance
 

@@ -34,7 +34,7 @@ class Disjoint:
 def training_prompts(
     sources: Sequence[str], *, languages: Sequence[str] | None = None, limit: int | None = None, cap: int | None = None
 ) -> tuple[Prompt, ...]:
-    """At most `limit` prompts of each task of each source: `embedded_math`, `embedded_story` or a folder.
+    """At most `limit` prompts of each task of each source: a built-in name or a folder.
 
     A folder holds `<task>.txt`, a prompt a line, or `<task>.jsonl`, an object with a field `prompt` a line. `languages`
     keeps the tasks of these names. Raises `FairspecError` for a source without prompts, or a language without any.
@@ -77,22 +77,33 @@ Lines = Mapping[str, Callable[[int], Sequence[str]]]
 """By task: a function from how many to the prompts."""
 
 
-def _math(language: str) -> Callable[[int], Sequence[str]]:
-    return lambda count: [embedded.problem(language, k, "tune").question for k in range(count)]
+def _math(task: str, k: int) -> str:
+    return embedded.problem(task, k, "tune").question
 
 
-def _story(language: str) -> Callable[[int], Sequence[str]]:
-    return lambda count: [embedded.story(language, k, "tune").opening for k in range(count)]
+def _story(task: str, k: int) -> str:
+    return embedded.story(task, k, "tune").opening
 
 
-_BUILT_IN: Mapping[str, Callable[[str], Callable[[int], Sequence[str]]]] = {
-    "embedded_math": _math,
-    "embedded_story": _story,
+def _domain(task: str, k: int) -> str:
+    return embedded.domain_problem(task, k, "tune").question
+
+
+_BUILT_IN: Mapping[str, tuple[tuple[str, ...], Callable[[str, int], str]]] = {
+    "embedded_math": (embedded.LANGUAGES, _math),
+    "embedded_story": (embedded.LANGUAGES, _story),
+    "embedded_domain": (embedded.DOMAINS, _domain),
 }
+"""The tasks of each name, and prompt `k` of one of them."""
 
 
 def _built_in(source: str) -> Lines:
-    return {language: _BUILT_IN[source](language) for language in embedded.LANGUAGES}
+    names, prompt = _BUILT_IN[source]
+
+    def first(task: str) -> Callable[[int], Sequence[str]]:
+        return lambda count: [prompt(task, k) for k in range(count)]
+
+    return {task: first(task) for task in names}
 
 
 def _folder(folder: Path) -> Lines:

@@ -161,7 +161,7 @@ def make_run(
 ) -> tuple[RunConfig, Lines]:
     """A whole greedy run in which language L's drafts hit with chance `chances[L]`, independently."""
     generator = np.random.default_rng(seed)
-    config = make_config(list(chances), prompts, gamma=gamma, kind="model" if defined else "ngram")
+    config = make_config(list(chances), prompts, gamma=gamma, kind="model" if defined else "lookup")
     traces, replays, answers, drafted, timings = [], [], [], [], []
     for language, chance in chances.items():
         for k in range(prompts):

@@ -65,19 +65,43 @@ def test_spread_is_the_textbook_ratio_estimator() -> None:
     assert freedom[0] == 8
 
 
-def test_spread_of_a_race_is_two_way_analysis_of_variance() -> None:
-    """Against the mean squares of a balanced prompts × rounds table, written out."""
+@pytest.mark.parametrize(("by_prompt", "by_round"), [(1.0, 0.5), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0)])
+def test_spread_of_a_race_is_two_way_analysis_of_variance(by_prompt: float, by_round: float) -> None:
+    """Against the mean squares of a balanced prompts × rounds table, written out; neither component is below 0."""
     generator = np.random.default_rng(1)
-    table = (
-        generator.standard_normal((7, 1)) + 0.5 * generator.standard_normal((1, 4)) + generator.standard_normal((7, 4))
-    )
+    table = by_prompt * generator.standard_normal((7, 1)) + by_round * generator.standard_normal((1, 4))
+    table = table + generator.standard_normal((7, 4))
     influence = (table - table.mean()) / table.size
     rows, columns = table.mean(axis=1) - table.mean(), table.mean(axis=0) - table.mean()
     rest = table - table.mean() - rows[:, None] - columns
     square_rows, square_columns = 4 * (rows**2).sum() / 6, 7 * (columns**2).sum() / 3
     square_rest = (rest**2).sum() / 18
-    variance_of_mean = (square_rows + max(0.0, square_columns - square_rest)) / table.size
+    above_rest = [max(0.0, square - square_rest) for square in (square_rows, square_columns)]
+    variance_of_mean = (square_rest + sum(above_rest)) / table.size
     assert spread(influence[..., None])[0][0] ** 2 == pytest.approx(variance_of_mean)
+
+
+def test_a_race_of_enough_prompts_and_rounds_always_has_an_interval() -> None:
+    """Noise of the cells alone: by chance prompts vary less than their cells do, and a variance near 0 has no freedom.
+
+    Each of the three parts is at most the total, so 1 / freedom is at most 1/(P−1) + 1/(R−1) + 1/((P−1)(R−1)).
+    """
+    least = 1 / (1 / 5 + 1 / 4 + 1 / 20)
+    for generator in np.random.default_rng(0).spawn(300):
+        noise = generator.standard_normal((6, 5))
+        error, freedom = spread((noise - noise.mean())[..., None])
+        assert np.isfinite(error[0])
+        assert freedom[0] >= least - 1e-9
+
+
+@pytest.mark.parametrize(("clusters", "expected"), [(2, 0.841886), (12, 0.264648), (50, 0.071122), (250, 0.014647)])
+def test_unanimous_is_clopper_and_pearson(clusters: int, expected: float) -> None:
+    """Where a share is at the bound, a sample without any comes in just 2.5 %."""
+    bound = bootstrap.unanimous(clusters)
+    assert bound == pytest.approx(expected, abs=1e-6)
+    assert bootstrap.stats.binom.pmf(0, clusters, bound) == pytest.approx(0.025)
+    published = bootstrap.stats.binomtest(0, clusters).proportion_ci(0.95, method="exact")
+    assert bound == pytest.approx(published.high)
 
 
 def test_strata_add_up() -> None:
@@ -93,6 +117,13 @@ def test_one_member_has_no_spread() -> None:
     assert np.isnan(spread(np.zeros((1, 1)))[0][0])
     assert np.isnan(spread(np.zeros((4, 1, 1)))[0][0])
     assert np.isnan(spread(np.zeros((1, 4, 1)))[0][0])
+
+
+def test_two_prompts_have_no_spread_however_often_they_are_raced() -> None:
+    """One degree of freedom between prompts, which rounds cannot add to."""
+    influence = np.random.default_rng(0).standard_normal((3, 40, 1))
+    assert np.isfinite(spread(influence)[0][0])
+    assert np.isnan(spread(influence[:2])[0][0])
 
 
 def test_no_variation_gives_a_point() -> None:

@@ -86,6 +86,54 @@ def test_resampling_tokens_would_be_caught() -> None:
     assert coverage(500, world) < 0.6
 
 
+# --------------------------------------------------------------------------- a rare event, or one that never fails
+
+
+def rare_holds(generator: np.random.Generator, count: int, chance: float, *, of_others: bool) -> bool:
+    """`count` answers of which each has a flaw with this chance; `of_others`: the share that has none."""
+    flawed = (generator.random(count) < chance).astype(float)
+    hits = 1 - flawed if of_others else flawed
+    sheet = Sheet(np.arange(count), count, {"hits": hits, "contexts": np.ones(count)})
+    drawn = table.replicate([SHARE], sheet, 300, int(generator.integers(2**31)))["share"]
+    return holds(table.estimate(SHARE, sheet, drawn), 1 - chance if of_others else chance)
+
+
+RARE = [(12, 0.02), (12, 0.1), (60, 0.005), (60, 0.02), (60, 0.05)]
+
+
+@pytest.mark.parametrize(("count", "chance"), RARE)
+def test_a_share_of_nothing_or_everything_is_held(count: int, chance: float) -> None:
+    for of_others in (False, True):
+        assert coverage(300, lambda g, o=of_others: rare_holds(g, count, chance, of_others=o)) >= 0.92
+
+
+def test_a_share_of_nothing_without_an_interval_would_be_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bootstrap, "unanimous", lambda clusters: 0.0)
+    for count, chance in RARE[:4]:
+        assert coverage(300, lambda g, n=count, c=chance: rare_holds(g, n, c, of_others=False)) < 0.75
+
+
+def test_a_share_of_nothing_counts_problems_and_not_answers() -> None:
+    """Six problems of ten answers each: the bound is that of 6, and values between 0 and 1 are no less bounded."""
+    clusters = np.repeat(np.arange(6), 10)
+    sheet = Sheet(clusters, 6, {"hits": np.zeros(60), "contexts": np.ones(60)})
+    found = table.estimate(SHARE, sheet)
+    assert (found.value, found.low) == (0.0, 0.0)
+    assert found.high == pytest.approx(1 - 0.025 ** (1 / 6))
+
+    def world(generator: np.random.Generator) -> bool:
+        hits = 10 * (generator.random(6) < 0.3) * generator.random(6)
+        sheet = Sheet(np.arange(6), 6, {"hits": hits, "contexts": np.full(6, 10.0)})
+        return bool(hits.any()) or holds(table.estimate(SHARE, sheet), 0.15)
+
+    assert coverage(300, world) == 1
+
+
+def test_one_answer_says_nothing_of_a_share() -> None:
+    sheet = Sheet(np.arange(1), 1, {"hits": np.zeros(1), "contexts": np.ones(1)})
+    assert table.estimate(SHARE, sheet) == Estimate(value=0.0)
+
+
 # --------------------------------------------------------------------------- differences of two runs
 
 

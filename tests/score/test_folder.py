@@ -135,8 +135,8 @@ def test_units_follow_the_stages_with_races_last() -> None:
     assert len(made) == 6 * 4 + 4
     assert {unit.shard for unit in made[24:]} == {"toy/en/000", "toy/en/001", "toy/te/000", "toy/te/001"}
     assert {unit.stage for unit in units(make_config(drafter=None))} == {"trace", "answer"}
-    ngram = ModelConfig(name="ngram", kind="ngram")
-    assert {unit.stage for unit in units(make_config(drafter=ngram))} == {"trace", "answer", "replay", "timing"}
+    lookup = ModelConfig(name="lookup", kind="lookup")
+    assert {unit.stage for unit in units(make_config(drafter=lookup))} == {"trace", "answer", "replay", "timing"}
 
 
 def test_race_takes_the_first_prompts_of_every_task() -> None:

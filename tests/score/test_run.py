@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_pair import lasting, save_pair
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from fairspec_bench.records import Answer, FairspecError, Replay, Timing, Trace
+from fairspec_bench.records import Answer, FairspecError, Prompt, Replay, Timing, Trace
 from fairspec_bench.score import prepare as preparing
 from fairspec_bench.score import reference
 from fairspec_bench.score.environment import describe
@@ -84,7 +85,7 @@ def test_every_stage_has_its_lines(whole: RunFolder) -> None:
     assert whole.complete
     count = {name: body.count(b"\n") for name, body in lasting(whole.path).items() if name.endswith("jsonl")}
     assert count == {
-        f"{suite}/{language}/{stage}.jsonl": 0 if (suite, stage) == ("embedded_story", "drafter_answer") else 5
+        f"{suite}/{language}/{stage}.jsonl": 5
         for suite in ("embedded_math", "embedded_story")
         for language in ("en", "te")
         for stage in ("trace", "answer", "replay", "drafter_answer")
@@ -93,6 +94,41 @@ def test_every_stage_has_its_lines(whole: RunFolder) -> None:
     assert len(timings) == 4 * 1 * 2 * 3
     assert {timing.key.rpartition("/")[2] for timing in timings} == {"0"}
     assert {answer.text for answer in whole.lines("answer", Answer)} == {None}
+
+
+def test_reference_texts_are_judged_by_each_model_alone(
+    whole: RunFolder, prepared: Prepared, pair: tuple[Path, Path]
+) -> None:
+    """Against one plain pass over prompt and target encoded as one; an answer's target is no reference text."""
+    for stage, folder in (("answer", pair[0]), ("drafter_answer", pair[1])):
+        stock = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        answers = whole.lines(stage, Answer)
+        nats, size = 0.0, 0
+        for answer in answers:
+            prompt = prepared.questions.prompts[answer.key]
+            if prompt.suite == "embedded_math":
+                assert (answer.target_nats, answer.target_bytes) == (None, None)
+                continue
+            told, slow = slow_nats(stock, prepared, prompt)
+            assert answer.target_nats == pytest.approx(slow, rel=1e-5)
+            assert answer.target_bytes == len(told.encode())
+            if prompt.language == "te":
+                nats, size = nats + slow, size + len(told.encode())
+        report = make_report(whole)
+        model = "verifier" if stage == "answer" else "drafter"
+        telugu = next(task for suite in report.suites for task in suite.tasks if task.task == "embedded_story/te")
+        assert telugu.measures[f"{model}_bits_per_byte"].value == pytest.approx(nats / math.log(2) / size, rel=1e-5)
+        assert report.suites[0].tasks[0].measures[f"{model}_bits_per_byte"].value is None
+
+
+def slow_nats(stock: PreTrainedModel, prepared: Prepared, prompt: Prompt) -> tuple[str, float]:
+    """The target of a prompt and −ln p of it, one token after the other, by a pass without a cache."""
+    before, target = list(prepared.questions.encoded[prompt.key].ids), prompt.target or ""
+    whole = list(prepared.codec.encode(prompt.model_copy(update={"text": f"{prompt.text}{target}"})).ids)
+    assert whole[: len(before)] == before
+    with torch.no_grad():
+        logits = stock(input_ids=torch.tensor([whole]), use_cache=False).logits[0].double()
+    return target, -sum(float(logits[at - 1].log_softmax(-1)[whole[at]]) for at in range(len(before), len(whole)))
 
 
 def test_the_report_is_derived_to_the_byte(whole: RunFolder) -> None:
@@ -149,7 +185,7 @@ def test_references_come_from_the_cache(
         assert mine == wanted
 
 
-@pytest.mark.parametrize("drafter", ["ngram", "ngram:2", "oracle:0.5", None])
+@pytest.mark.parametrize("drafter", ["lookup", "lookup:2", "oracle:0.5", None])
 def test_any_drafter_and_none(ask: Ask, tmp_path: Path, drafter: str | None) -> None:
     wanted = replace(
         ask,

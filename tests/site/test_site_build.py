@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 from site_sample import LANGUAGES, around, report, run_folder
@@ -101,11 +102,11 @@ def assert_all_inert(out: Path) -> None:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three runs, two of the embedded pair, one of a drafter without probabilities."""
     base = tmp_path_factory.mktemp("site")
-    ngram = report("large/verifier", "lookup", suites=("mgsm",), parameters=3_000_000_000, kind="ngram")
+    lookup = report("large/verifier", "lookup", suites=("mgsm",), parameters=3_000_000_000, kind="lookup")
     runs = [
         run_folder(base, "demo", report()),
         run_folder(base, "demo mended", report(drafter="embedded:drafter-mended")),
-        run_folder(base, "mgsm", without(ngram, "misfit", "misfit_ce", "overlap", "unfairness")),
+        run_folder(base, "mgsm", without(lookup, "misfit", "misfit_ce", "overlap", "unfairness")),
     ]
     first = build_site(runs, base / "out")
     assert first == base / "out" / "index.html"
@@ -155,6 +156,8 @@ def test_every_page_parses_and_every_picture_is_named_and_has_its_table(site: Pa
 def test_links_are_relative_and_lead_somewhere(site: Path) -> None:
     for name, page in pages(site).items():
         assert_inert(page)
+        if name == "404.html":
+            continue
         for href in page.values("href"):
             path, _, fragment = href.partition("#")
             if href.startswith("data:"):
@@ -164,6 +167,32 @@ def test_links_are_relative_and_lead_somewhere(site: Path) -> None:
             assert target.is_file(), (name, href)
             if fragment:
                 assert fragment in Page(target.read_text(encoding="utf-8")).values("id"), (name, href)
+
+
+@pytest.mark.parametrize("home", ["https://host/", "https://host/sub/path/", "file:///home/reader/site/"])
+@pytest.mark.parametrize("missing", ["nowhere.html", "runs/nowhere.html", "runs/", "a/b/c/nowhere.html"])
+def test_from_any_missing_address_the_board_is_a_folder_up_at_a_time(site: Path, home: str, missing: str) -> None:
+    """A server shows 404.html under the missing address itself, whose depth and host no page can know."""
+    page = Page((site / "404.html").read_text(encoding="utf-8"))
+    links = [attrs["href"] or "" for tag, attrs in page.elements if tag == "a"]
+    here, above = (urljoin(home + missing, link) for link in links if not link.startswith("#"))
+    depth = missing.count("/")
+    if depth == 0:
+        assert here == f"{home}index.html"
+        return
+    at = above
+    for _ in range(depth - 1):
+        assert at != f"{home}index.html"
+        at = urljoin(at, links[-1])
+    assert at == f"{home}index.html"
+
+
+def test_a_page_of_links_to_the_top_would_be_caught(site: Path) -> None:
+    """The other pages' header, from below: what 404.html must not carry."""
+    page = Page((site / "index.html").read_text(encoding="utf-8"))
+    links = [href for href in page.values("href") if href.endswith((".html", ".csv", ".json"))]
+    assert len(links) > 2
+    assert all(urljoin("https://host/sub/runs/nowhere.html", link) != f"https://host/sub/{link}" for link in links)
 
 
 def test_the_policy_admits_the_pages_own_style_and_nothing_else(site: Path) -> None:

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fairspec_bench.engine.drafters import load_drafter
 from fairspec_bench.engine.model import load_model
-from fairspec_bench.mitigate.methods import METHODS
-from fairspec_bench.mitigate.trainer import Recipe
+from fairspec_bench.mitigation.methods import METHODS
+from fairspec_bench.mitigation.trainer import Recipe
 from fairspec_bench.records import FairspecError
 from fairspec_bench.score import prepare
 from fairspec_bench.score.prepare import model_ask

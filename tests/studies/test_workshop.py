@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tiny_pair import contents, save_pair
 
-from fairspec_bench.mitigate.trainer import Recipe
+from fairspec_bench.mitigation.trainer import Recipe
 from fairspec_bench.records import Estimate, Replay, read_lines
 from fairspec_bench.score import prepare
 from fairspec_bench.score.folder import RunFolder

@@ -127,7 +127,10 @@ def test_any_language_of_multiq(data_dir: Path, tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ({"name": "gsm8k"}, "unknown suite 'gsm8k'. Known: embedded_math, embedded_story, mgsm, multiq."),
+        (
+            {"name": "gsm8k"},
+            "unknown suite 'gsm8k'. Known: embedded_domain, embedded_math, embedded_story, mgsm, multiq.",
+        ),
         ({"name": "mgsm", "languages": ["ja", "xx"]}, "mgsm: unknown language 'xx'. Known: bn, de, en"),
         ({"name": "mgsm", "languages": ["../en"]}, "unknown language '../en'"),
         ({"name": "mgsm", "languages": []}, "no language chosen"),
@@ -146,6 +149,13 @@ def test_refusals_are_one_line(data_dir: Path, arguments: dict[str, object], exp
 
 
 # --------------------------------------------------------------------------- grading
+
+
+def test_a_reference_is_a_text_to_go_on_with_and_no_answer(suites: dict[str, Suite]) -> None:
+    told = {name: suite.reference(suite.prompts[0]) for name, suite in suites.items()}
+    answered = {name for name, suite in suites.items() if suite.has_answers}
+    assert answered == {name for name in suites if name.endswith(("math", "mgsm"))}
+    assert {name for name, text in told.items() if text} == {name for name in suites if name == "embedded_story"}
 
 
 def test_grades(suites: dict[str, Suite]) -> None:
@@ -176,7 +186,7 @@ def test_every_reference_answer_of_the_built_in_problems_is_right() -> None:
 
 
 def test_list_and_describe(data_dir: Path) -> None:
-    assert tuple(info.name for info in list_suites()) == SUITES
+    assert tuple(info.name for info in list_suites()) == ("embedded_domain", *SUITES)
     for info in list_suites():
         status = describe(info.name)
         assert info.languages == LANGUAGES

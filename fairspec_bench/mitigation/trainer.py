@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationError
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from fairspec_bench.mitigate.corpus import Batches, count_contexts
-from fairspec_bench.mitigate.losses import Loss, kl, overlap
-from fairspec_bench.mitigate.methods import Trained
-from fairspec_bench.mitigate.passes import Trainee, at_contexts, passes, task_numbers
-from fairspec_bench.mitigate.weights import Seen
+from fairspec_bench.mitigation.corpus import Batches, count_contexts
+from fairspec_bench.mitigation.losses import Loss, kl, overlap
+from fairspec_bench.mitigation.methods import Trained
+from fairspec_bench.mitigation.passes import Trainee, at_contexts, passes, task_numbers
+from fairspec_bench.mitigation.weights import Seen
 from fairspec_bench.records import FairspecError, Record
 
 
@@ -41,6 +41,15 @@ class Recipe(Record):
         """The rate at `step` as a share of the full one: a rise over a tenth of the steps, then a linear fall."""
         rising = self.steps // 10
         return min((step + 1) / (rising + 1), (self.steps - step) / (self.steps - rising))
+
+
+def make_recipe(**values: Any) -> Recipe:
+    """A recipe from a user's numbers. Raises `FairspecError` for one out of range."""
+    try:
+        return Recipe(**values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise FairspecError(f"{'.'.join(map(str, first['loc']))}={first.get('input')}: {first['msg']}.") from None
 
 
 class Evaluation(Record):

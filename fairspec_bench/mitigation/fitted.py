@@ -16,8 +16,8 @@ from fairspec_bench.engine import ngram
 from fairspec_bench.engine.drafters import ModelFile
 from fairspec_bench.engine.drafting import FILE
 from fairspec_bench.engine.model import Model
-from fairspec_bench.mitigate.losses import overlap
-from fairspec_bench.mitigate.passes import Trainee, at_contexts, passes
+from fairspec_bench.mitigation.losses import overlap
+from fairspec_bench.mitigation.passes import Trainee, at_contexts, passes
 from fairspec_bench.records import write_record
 
 GRID = (1.0, *(round(0.5 * 1.05**step, 4) for step in range(29)))

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fairspec_bench.mitigate.methods import METHODS
-from fairspec_bench.mitigate.trainer import Evaluation, Recipe
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from fairspec_bench.mitigation.methods import METHODS
+from fairspec_bench.mitigation.trainer import Evaluation, Recipe
 from fairspec_bench.records import Environment, Record, Sha256
 
 ASKED, RESULT, CARD, STATE = "mitigation-plan.json", "mitigation.json", "README.md", ".training.pt"
@@ -100,3 +104,16 @@ def _table(result: Result) -> str:
         f"| {before.overlap[task]:.3f} | {after.overlap[task]:.3f} |"
         for task in before.misfit
     )
+
+
+def render_result(result: Result) -> RenderableType:
+    """Held-out figures before and after as a Rich table."""
+    before, after, asked = result.before, result.after, result.asked
+    if after is None:
+        return Text(f"{asked.method}: fitted on {sum(asked.training_texts.values())} texts. Score it: fairspec run.")
+    table = Table("task", "misfit before", "after", "overlap before", "after", box=None, title_justify="left")
+    table.title = f"{asked.method}, held out, weights of step {result.best_step}; a score comes from fairspec run"
+    for task in before.misfit:
+        figures = (before.misfit[task], after.misfit[task], before.overlap[task], after.overlap[task])
+        table.add_row(task, *(f"{figure:.3f}" for figure in figures))
+    return table

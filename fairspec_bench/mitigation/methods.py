@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from fairspec_bench.mitigate.losses import LOSSES, Loss
-from fairspec_bench.mitigate.weights import WEIGHTS, Weigh
+from fairspec_bench.mitigation.losses import LOSSES, Loss
+from fairspec_bench.mitigation.weights import WEIGHTS, Weigh
 from fairspec_bench.records import FairspecError
 
 

@@ -10,10 +10,10 @@ import torch
 from tiny_corpus import VOCABULARY, find_trained, made_corpus, trainee
 from torch import Tensor
 
-from fairspec_bench.mitigate import losses, trainer, weights
-from fairspec_bench.mitigate.methods import METHODS, Trained
-from fairspec_bench.mitigate.passes import Trainee
-from fairspec_bench.mitigate.weights import Seen
+from fairspec_bench.mitigation import losses, trainer, weights
+from fairspec_bench.mitigation.methods import METHODS, Trained
+from fairspec_bench.mitigation.passes import Trainee
+from fairspec_bench.mitigation.weights import Seen
 from fairspec_bench.records import FairspecError
 
 
@@ -184,8 +184,8 @@ def test_nan_logits_are_refused_by_task() -> None:
 def test_pieces_and_passes_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = trainee(made_corpus())
     wanted = trainer.gradient(whole, list(range(12)), find_trained("tv"), seen(1, 2, 3))
-    monkeypatch.setattr("fairspec_bench.mitigate.passes.PIECE_BYTES", 4 * VOCABULARY * 3)
-    monkeypatch.setattr("fairspec_bench.mitigate.passes.MAX_TOKENS", 20)
+    monkeypatch.setattr("fairspec_bench.mitigation.passes.PIECE_BYTES", 4 * VOCABULARY * 3)
+    monkeypatch.setattr("fairspec_bench.mitigation.passes.MAX_TOKENS", 20)
     cut = trainee(made_corpus())
     assert trainer.gradient(cut, list(range(12)), find_trained("tv"), seen(1, 2, 3)).tolist() == pytest.approx(
         wanted.tolist(), rel=1e-5

@@ -11,11 +11,11 @@ import torch
 from tiny_corpus import TASKS, find_trained, made_corpus, trainee
 from torch import Tensor
 
-from fairspec_bench.mitigate.corpus import Batches, Corpus
-from fairspec_bench.mitigate.fitted import GRID, fit_temperatures
-from fairspec_bench.mitigate.methods import METHODS, Trained, find
-from fairspec_bench.mitigate.passes import Trainee
-from fairspec_bench.mitigate.trainer import Progress, Recipe, train
+from fairspec_bench.mitigation.corpus import Batches, Corpus
+from fairspec_bench.mitigation.fitted import GRID, fit_temperatures
+from fairspec_bench.mitigation.methods import METHODS, Trained, find
+from fairspec_bench.mitigation.passes import Trainee
+from fairspec_bench.mitigation.trainer import Progress, Recipe, train
 from fairspec_bench.records import FairspecError
 
 RECIPE = Recipe(steps=12, rate=3e-3, per_task=2, evaluate=4, seed=5)

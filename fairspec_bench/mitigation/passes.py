@@ -15,8 +15,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from fairspec_bench.engine.rule import fit_vocabulary
-from fairspec_bench.mitigate.corpus import Corpus, Text
-from fairspec_bench.mitigate.losses import Loss
+from fairspec_bench.mitigation.corpus import Corpus, Text
+from fairspec_bench.mitigation.losses import Loss
 from fairspec_bench.records import FairspecError
 
 MAX_TOKENS = 8192
