@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 OUT    ?= build/demo
 
-.PHONY: demo demo-quick test lint bench wheel clean
+.PHONY: demo demo-quick test lint results studies wheel clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found. Install Python 3.11 or newer, or run 'make PYTHON=python3 $(MAKECMDGOALS)'."; exit 2; }
@@ -26,6 +26,16 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+# The tables of docs/results: those of committed runs from their lines (a minute); those of the studies anew (hours).
+results: $(VENV)/.installed
+	for run in docs/results/*/run.json; do \
+	  folder=$$(dirname $$run); $(BIN)/fairspec report $$folder --format markdown > $$folder/report.md || exit 2; done
+
+studies: $(VENV)/.installed
+	for study in causal rivals transfer; do $(BIN)/fairspec study $$study --out runs/studies || exit 2; done
+	cp runs/studies/*/*.md runs/studies/*/*.svg docs/results/
+	$(BIN)/fairspec reproduce --limit 100 --out runs/reproduce --markdown > docs/results/reproduce.md
 
 wheel: $(VENV)/.installed
 	$(BIN)/python -m build --wheel --outdir dist .

@@ -68,7 +68,7 @@ RacePrompts = Annotated[int, typer.Option("--race_prompts", help="Prompts per la
 RaceRounds = Annotated[int, typer.Option("--race_rounds", help="Rounds of each race; 0 for no races.")]
 Shard = Annotated[str | None, typer.Option(help="i/n: only the i-th of n parts; `fairspec merge` joins them.")]
 Out = Annotated[Path | None, typer.Option(help="Run folder. Default: runs/VERIFIER--DRAFTER.")]
-Format = Annotated[str, typer.Option("--format", help="table, json or csv.")]
+Format = Annotated[str, typer.Option("--format", help="table, json, csv or markdown.")]
 Command = Callable[..., None]
 
 
@@ -307,6 +307,7 @@ def reproduce(
     race_prompts: RacePrompts = 50,
     race_rounds: RaceRounds = 5,
     as_json: Annotated[bool, typer.Option("--json", help="The claims as JSON.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="The claims as Markdown.")] = False,
 ) -> None:
     """The paper's claims, each beside what was measured here. Stopped, the same command goes on."""
     from fairspec_bench import face
@@ -335,6 +336,8 @@ def reproduce(
         )
     if as_json:
         _say(made.claims.model_dump_json(indent=1))
+    elif as_markdown:
+        _say(face.markdown(made).rstrip("\n"))
     else:
         _print(face.render(made))
         _say(f"runs: {made.before.parent}")
@@ -439,8 +442,10 @@ def _print_in(format: str, shown: Report | Comparison) -> None:
         _say(shown.model_dump_json(indent=1))
     elif format == "csv" and isinstance(shown, Report):
         _say(face.report_frame(shown).to_csv(index=False).rstrip("\n"))
+    elif format == "markdown":
+        _say(face.markdown(shown).rstrip("\n"))
     else:
-        known = "table, json, csv" if isinstance(shown, Report) else "table, json (of two runs)"
+        known = "table, json, csv, markdown" if isinstance(shown, Report) else "table, json, markdown (of two runs)"
         raise FairspecError(f"--format {format}: unknown. Known: {known}.")
 
 

@@ -239,6 +239,13 @@ def render(shown: Report | Comparison | Mended | Reproduced) -> RenderableType:
     return show.render(shown) if isinstance(shown, Report) else compare.render_comparison(shown)
 
 
+def markdown(shown: Report | Comparison | Mended | Reproduced) -> str:
+    """The tables of `render` as Markdown."""
+    from fairspec_bench.measure import show
+
+    return show.markdown(render(shown))
+
+
 def build_site(
     runs: Sequence[str | Path], out: str | Path = "site", *, changes: Sequence[tuple[str | Path, str | Path]] = ()
 ) -> Path:

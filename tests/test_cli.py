@@ -72,6 +72,7 @@ def loaded_by(code: str) -> set[str]:
     return set(done.stdout.splitlines())
 
 
+MENDING = ("mitigate", "methods", "reproduce", "pairs", "study")
 HEAVY = {"torch", "transformers", "lm_eval", "datasets", "pandas", "numpy", "scipy"}
 
 
@@ -93,7 +94,7 @@ def test_help_names_every_command(fairspec: Shell) -> None:
     for arguments in ((), ("--help",), ("-h",)):
         status, out, _ = fairspec(*arguments)
         assert status == 0
-        for command in ("demo", "doctor", "tasks", "plan", "run", "report", "site", "testbed", "merge"):
+        for command in ("demo", "doctor", "tasks", "plan", "run", "report", "site", "testbed", "merge", *MENDING):
             assert f"\n  {command} " in out
 
 
@@ -138,7 +139,7 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(
     status, _, err = fairspec("run", *small(pair), "--race_rounds", 0, "--out", tmp_path / "run")
     assert status == 0
     lines = err.splitlines()
-    assert lines[0] == "  0% trace          embedded_math/en/000"
+    assert lines[0] == "  0% trace embedded_math/en/000"
     assert len(lines) == 8
     assert all(line[3] == "%" for line in lines)
 
@@ -225,15 +226,71 @@ def test_demo_scores_the_embedded_pair_and_builds_the_site(
     fairspec: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(face, "DEMO_QUICK", {"languages": ("en", "te"), "limit": 2, "cap": 12, "race_rounds": 0})
+    mending = {"prompts": ("embedded_math",), "languages": ("en", "te"), "limit": 5, "steps": 2}
+    monkeypatch.setattr(face, "DEMO_QUICK_MENDING", mending)
     status, out, _ = fairspec("demo", "--quick", "--out", tmp_path / "demo")
     assert status == 0
     run, page = tmp_path / "demo/embedded-pair-quick", tmp_path / "demo/site/index.html"
-    assert out.rstrip().endswith(f"run:  {run}\npage: {page}")
-    assert page.exists()
-    report = fairspec_bench.report(run)
+    after = tmp_path / "demo/embedded-pair-mended-quick"
+    assert out.rstrip().endswith(f"runs: {run}, {after}\npage: {page}")
+    assert "Before and after mending: <bdi>embedded_math</bdi>" in page.read_text(encoding="utf-8")
+    mended, report = fairspec_bench.report(after), fairspec_bench.report(run)
+    assert mended.config.verifier == report.config.verifier
+    assert mended.config.drafter != report.config.drafter
     assert report.config.verifier.name == "embedded:verifier"
     assert str(report.config.verifier.revision).startswith("weights-sha256:")
     assert [suite.suite for suite in report.suites] == list(face.DEMO_SUITES)
+
+
+def test_mitigate_mends_and_says_where(fairspec: Shell, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    options = ("--languages", "en,te", "--limit", 5, "--cap", 12, "--steps", 2, "--lr", "1e-3")
+    given = ("mitigate", *pair, "--method", "uniform", "--prompts", "embedded_math", *options, "--out", tmp_path / "d")
+    status, out, err = fairspec(*given)
+    assert status == 0
+    assert out.rstrip().endswith(f"drafter: {tmp_path / 'd'}")
+    assert "training, held-out cost" in err
+    assert (tmp_path / "d" / "model.safetensors").exists()
+    _, out, _ = fairspec("methods")
+    assert {line.split()[0] for line in out.splitlines()} >= {"s-cdf", "uniform", "group-dro", "ngram"}
+    assert fairspec("mitigate", *pair, "--out", tmp_path / "e")[0::2] == (
+        2,
+        "fairspec: no prompts to mend on. Give --prompts NAME or a folder of <task>.txt.\n",
+    )
+    _, _, err = fairspec("mitigate", *pair, "--prompts", "embedded_math", "--steps", 0, "--out", tmp_path / "e")
+    assert err == "fairspec: steps=0: Input should be greater than or equal to 1.\n"
+
+
+def test_pairs_are_listed_with_what_they_need(fairspec: Shell) -> None:
+    status, out, _ = fairspec("pairs")
+    assert status == 0
+    assert "Qwen/Qwen2.5-3B ← Qwen/Qwen2.5-0.5B" in out
+    assert "revision not pinned" in out
+
+
+def test_reproduce_judges_nine_claims(fairspec: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    small = ("--suite", "embedded_math", "--languages", "en,te", "--limit", 2, "--race_rounds", 0)
+    mending = ("--seeds", 1, "--steps", 2, "--training_limit", 5)
+    status, out, _ = fairspec("reproduce", *small, *mending, "--out", tmp_path / "r", "--json")
+    assert status == 0
+    claims = {claim["id"]: claim for claim in json.loads(out)["claims"]}
+    assert list(claims) == list("abcdefghi")
+    assert claims["h"]["verdict"] == "holds"
+    assert claims["i"]["verdict"] == "holds"
+    assert claims["b"]["verdict"] == "not testable here"
+    status, table, _ = fairspec("reproduce", *small, *mending, "--out", tmp_path / "r")
+    assert status == 0
+    assert table.rstrip().endswith(f"runs: {tmp_path / 'r'}")
+    status, _, err = fairspec("reproduce", "no-such-pair")
+    assert (status, err.startswith("fairspec: unknown pair 'no-such-pair'. Known: ")) == (2, True)
+
+
+def test_a_study_says_what_it_needs_first(fairspec: Shell, tmp_path: Path) -> None:
+    status, _, err = fairspec("study", "rivals", "--out", tmp_path)
+    assert status == 2
+    assert err.rstrip().endswith(f"Run first: fairspec study causal --out {tmp_path}.")
+    assert fairspec("study", "weather", "--out", tmp_path)[2].startswith(
+        "fairspec: study weather: unknown. Known: causal"
+    )
 
 
 def test_testbed_passes_everything_on(fairspec: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import fairspec_bench
+from fairspec_bench import face
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 RUNS = sorted(path.parent for path in RESULTS.glob("*/run.json"))
@@ -22,8 +23,9 @@ def test_lines_give_the_committed_report(run: Path, tmp_path: Path) -> None:
     copy = tmp_path / run.name
     shutil.copytree(run, copy)
     (copy / "report.json").unlink()
-    fairspec_bench.report(copy)
+    report = fairspec_bench.report(copy)
     assert (copy / "report.json").read_bytes() == (run / "report.json").read_bytes()
+    assert (run / "report.md").read_text(encoding="utf-8") == face.markdown(report).rstrip("\n") + "\n"
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)

@@ -129,7 +129,7 @@ def corrected(
     c itself over replicates, the bias taken anew in each (inner noise: `INNER` replicates' deviations), centred on
     the estimate. Shifting the percentiles of U* by twice one bias instead ignores that the bias varies with which
     task is the least; it covers .86–.92 where several are close. Deviations are stretched by √(n/(n−1))·t/z, which
-    matters only for few clusters.
+    matters only for few clusters. No figure where the statistic is undefined in some replicate, as a share of nothing.
     """
     known = replicates[np.isfinite(replicates).all(axis=1)]
     if clusters < 2 or not len(known) or not np.isfinite(value).all():
@@ -143,7 +143,10 @@ def corrected(
     for start in range(0, len(figures), step):
         part = outer[:, start : start + step]
         around = statistic(part[:, :, None] + inner[:, None, :]).mean(axis=-1)
-        figures[start : start + step] = 2 * statistic(part) - around
+        with np.errstate(invalid="ignore"):
+            figures[start : start + step] = 2 * statistic(part) - around
+    if not np.isfinite([estimate, *figures]).all():
+        return Estimate()
     low, high = np.quantile(figures - figures.mean() + estimate, [TAIL, 1 - TAIL])
     return Estimate(value=max(least, estimate), low=max(least, float(low)), high=max(least, float(high)))
 

@@ -127,8 +127,9 @@ def _differences(
         law = assemble(found, parts)
         low, high = bootstrap.simultaneous(law.value, law.influence, strata=law.strata, replicates=replicates)
         for place, task in enumerate(law.tasks):
-            figure = Estimate(value=float(law.value[place]), low=float(low[place]), high=float(high[place]))
-            differences[task] = published(figure)
+            value, bounds = float(law.value[place]), (float(low[place]), float(high[place]))
+            whole = Estimate(value=value, low=bounds[0], high=bounds[1]) if np.isfinite(bounds).all() else None
+            differences[task] = published(whole or Estimate(value=value))
     return differences
 
 
@@ -170,9 +171,6 @@ def _change_of_spread(
         return change(spread(after), spread(before))
 
     stars = np.stack(drawn, axis=1)
-    # Nothing before gives no share of it.
-    if not np.isfinite([both(np.array(values)), *both(stars.T)]).all():
-        return Estimate()
     return published(bootstrap.corrected(both, np.array(values), stars, min(fewest), least=-np.inf))
 
 

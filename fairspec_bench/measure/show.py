@@ -151,3 +151,16 @@ def plain_table(title: str, names: Sequence[str]) -> Table:
     for place, name in enumerate(names):
         table.add_column(name, justify="left" if place == 0 else "right", overflow="fold")
     return table
+
+
+def markdown(shown: RenderableType) -> str:
+    """The same tables and lines as Markdown, for a page kept beside its run."""
+    if isinstance(shown, Group):
+        return "\n".join(markdown(part) for part in shown.renderables)
+    if isinstance(shown, Table):
+        head = [str(column.header) for column in shown.columns]
+        body = zip(*([str(cell) for cell in column.cells] for column in shown.columns), strict=True)
+        rows = [head, ["---"] * len(head), *map(list, body)]
+        lines = (f"| {' | '.join(text.replace('|', chr(92) + '|') for text in row)} |" for row in rows)
+        return f"## {shown.title}\n\n" + "\n".join(lines) + "\n"
+    return f"{shown}\n"

@@ -14,6 +14,7 @@ from fairspec_bench.measure.trainings import Change, Run, Trainings, over_traini
 from fairspec_bench.mitigation.trainer import Recipe
 from fairspec_bench.records import Record, write_atomic, write_record
 from fairspec_bench.score.prepare import ModelAsk
+from fairspec_bench.studies.rivals import BUDGET
 from fairspec_bench.studies.workshop import Job, Workshop
 
 METHODS = ("s-cdf", "uniform")
@@ -63,7 +64,7 @@ def run_transfer(
     suites: Sequence[str] = SUITES,
     left_out: Sequence[str] = LEFT_OUT,
     seeds: Sequence[int] = SEEDS,
-    recipe: Recipe | None = None,
+    recipe: Recipe = BUDGET,
     limit: int = 40,
     training_limit: int = 80,
     languages: tuple[str, ...] | None = None,
@@ -71,7 +72,6 @@ def run_transfer(
     say: Callable[[str], None] = print,
 ) -> Transfer:
     """Mend on each suite and without each language, score on all suites; written into `out`. Resumable."""
-    recipe = recipe or Recipe()
     shop = Workshop(verifier, tuple(suites), out, cache, limit, training_limit, languages)
 
     def job(method: str, seed: int, suite: str, without: tuple[str, ...] = ()) -> Job:
