@@ -284,7 +284,7 @@ def mitigate(
 
 @app.command()
 def reproduce(
-    pair: Annotated[str, typer.Argument(help="A pair of `fairspec pairs`.")] = "embedded",
+    pair: Annotated[str, typer.Argument(help="A pair of `fairspec pairs`, or VERIFIER,DRAFTER.")] = "embedded",
     out: Annotated[Path | None, typer.Option(help="Folder. Default: runs/reproduce-PAIR.")] = None,
     suite: Annotated[list[str] | None, typer.Option("--suite", help="Default: the pair's own suites.")] = None,
     languages: Languages = None,

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 EMBEDDED = "embedded:"
 CACHE_DIR = "FAIRSPEC_CACHE_DIR"
 DEMO_SUITES = ("embedded_math", "embedded_story")
-DEMO: Mapping[str, Any] = {"limit": 24, "batch_size": 24, "race_prompts": 3, "race_rounds": 5}
+DEMO: Mapping[str, Any] = {"limit": 20, "batch_size": 20, "race_prompts": 3, "race_rounds": 3}
 DEMO_QUICK: Mapping[str, Any] = {
     "languages": ("en", "ja", "te"),
     "limit": 6,
@@ -41,7 +41,12 @@ DEMO_QUICK: Mapping[str, Any] = {
     "race_prompts": 2,
     "race_rounds": 2,
 }
-DEMO_MENDING: Mapping[str, Any] = {"prompts": ("embedded_math", "embedded_story")}
+DEMO_MENDING: Mapping[str, Any] = {
+    "prompts": ("embedded_math", "embedded_story"),
+    "limit": 40,
+    "steps": 40,
+    "per_task": 2,
+}
 DEMO_QUICK_MENDING: Mapping[str, Any] = {
     "prompts": ("embedded_math",),
     "languages": ("en", "ja", "te"),
@@ -349,9 +354,9 @@ def reproduce(
     say: Callable[[str], None] = lambda line: None,
     **options: Any,
 ) -> Reproduced:
-    """Judge the paper's claims on a pair of `list_pairs`: scored, mended by s-CDF with each seed, scored again.
+    """Judge the paper's claims on a pair of `list_pairs`, or `VERIFIER,DRAFTER`: scored, mended by s-CDF, scored again.
 
-    `options` are those of `make_ask`, by default the pair's own suites. Without `prompts` only the embedded pair is
+    It is mended once for each seed. `options` are those of `make_ask`, by default the pair's own suites. Without `prompts` only the embedded pair is
     mended, and the claims about mending are not testable. `others` are run folders of other pairs, for the order of
     languages. Raises `FairspecError`.
     """
@@ -359,13 +364,10 @@ def reproduce(
     from fairspec_bench.score.prepare import drafter_ask, model_ask
     from fairspec_bench.studies import mend
     from fairspec_bench.studies.reproduce import run_reproduce
-    from fairspec_bench.suite.pairs import load_pair_file
 
-    known = load_pair_file(pair)
-    names = known.verifier.model, known.drafter.model
+    names, revisions, given = _pair(pair)
     home = embedded(names[0])
-    revisions = [{"revision": each.revision} if each.revision else {} for each in (known.verifier, known.drafter)]
-    given = {"chat_template": known.chat_template, "suites": known.suites, **options}
+    given |= options
     ask = make_ask(*names, given.pop("suites"), model_args=revisions[0], drafter_args=revisions[1], **given)
     mending = None
     if prompts or home is not None:
@@ -380,7 +382,7 @@ def reproduce(
             dtype=ask.dtype,
             device=ask.device,
         )
-    folder = Path(out) if out is not None else Path("runs") / f"reproduce-{slug(pair)}"
+    folder = Path(out) if out is not None else Path("runs") / f"reproduce-{slug(names[1]) if ',' in pair else pair}"
     return run_reproduce(
         ask,
         mending,
@@ -427,6 +429,20 @@ def study(name: str, out: str | Path = "runs/studies", *, workers: int = 2, say:
     else:
         run_transfer(root / name, verifier=asked, drafter=drafters["order-1"], **given)
     return root / name / f"{name}.md"
+
+
+def _pair(text: str) -> tuple[tuple[str, str], tuple[Options, Options], dict[str, Any]]:
+    """The two models of a named pair or of `VERIFIER,DRAFTER`, their revisions, and the options that go with them."""
+    from fairspec_bench.suite.pairs import load_pair_file
+
+    verifier, comma, drafter = text.partition(",")
+    if comma:
+        return (verifier, drafter), ({}, {}), {"suites": DEMO_SUITES if embedded(verifier) else ()}
+    known = load_pair_file(text)
+    models = known.verifier, known.drafter
+    first, second = ({"revision": each.revision} if each.revision else {} for each in models)
+    options = {"suites": known.suites, "chat_template": known.chat_template}
+    return (models[0].model, models[1].model), (first, second), options
 
 
 # --------------------------------------------------------------------------- the rest

@@ -103,6 +103,29 @@ def test_the_drafter_of_a_temperature_folder_has_its_temperatures(ask: Ask, cach
     assert drafter.temperatures == kept  # type: ignore[attr-defined]
 
 
+def test_adapters_are_trained_resumed_and_merged(ask: Ask, cache: Path, tmp_path: Path) -> None:
+    ask = replace(ask, lora_rank=2, recipe=Recipe(steps=20, rate=1e-2, per_task=2, evaluate=5))
+    result = mend(ask, tmp_path / "straight", cache=cache)
+    assert result.best_step > 0
+
+    def watch(seen: Watched) -> None:
+        if (seen.stage, seen.done) == ("training", 13):
+            raise Killed
+
+    with pytest.raises(Killed):
+        mend(ask, tmp_path / "killed", cache=cache, watch=watch)
+    mend(ask, tmp_path / "killed", cache=cache)
+    base = AutoModelForCausalLM.from_pretrained(ask.drafter.source).state_dict()
+    straight, killed = (
+        AutoModelForCausalLM.from_pretrained(tmp_path / one).state_dict() for one in ("straight", "killed")
+    )
+    assert straight.keys() == base.keys()
+    assert all(torch.equal(straight[name], killed[name]) for name in base)
+    moved = {name for name in base if not torch.equal(straight[name], base[name])}
+    assert moved
+    assert all("proj" in name for name in moved)
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
