@@ -354,11 +354,11 @@ def reproduce(
     say: Callable[[str], None] = lambda line: None,
     **options: Any,
 ) -> Reproduced:
-    """Judge the paper's claims on a pair of `list_pairs`, or `VERIFIER,DRAFTER`: scored, mended by s-CDF, scored again.
+    """Judge the paper's claims on a pair of `list_pairs`, or `VERIFIER,DRAFTER`: scored, mended, scored again.
 
-    It is mended once for each seed. `options` are those of `make_ask`, by default the pair's own suites. Without `prompts` only the embedded pair is
-    mended, and the claims about mending are not testable. `others` are run folders of other pairs, for the order of
-    languages. Raises `FairspecError`.
+    It is mended by s-CDF, once for each seed. `options` are those of `make_ask`, by default the pair's own suites.
+    Without `prompts` only the embedded verifier's drafter is mended, and the claims about mending are not testable.
+    `others` are run folders of other pairs, for the order of languages. Raises `FairspecError`.
     """
     from fairspec_bench.mitigation.trainer import make_recipe
     from fairspec_bench.score.prepare import drafter_ask, model_ask
