@@ -1,7 +1,7 @@
 """The verifier's own continuations, made once and kept by content.
 
-Speculative decoding is lossless, so these are the texts that every drafter is scored on. Knows prompts as ids, traces
-and the cache of them. Knows no drafter and no text.
+Speculative decoding is lossless, so these are the texts that every drafter is scored on. Knows prompts as ids, what
+stops their texts, traces and the cache of them. Knows no drafter.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from pathlib import Path
 
 import torch
 
+from fairspec_bench.codec import Codec
 from fairspec_bench.engine.loop import StopCheck, as_request, decode
 from fairspec_bench.engine.model import Model
 from fairspec_bench.records import (
     Encoded,
     FairspecError,
     Finish,
+    Prompt,
     Record,
     RecordError,
     Rule,
@@ -78,6 +80,32 @@ def make_references(
         trace, path = traces[key], addresses[key]
         entry = _Entry(content=path.stem, ids=trace.ids, ids_sha=ids_sha256(trace.ids), finish=trace.finish)
         write_record(path, entry)
+
+
+def continuations(
+    model: Model,
+    codec: Codec,
+    prompts: Sequence[Prompt],
+    encoded: Sequence[Encoded],
+    *,
+    rule: Rule,
+    batch_size: int,
+    seed: int,
+    shard: str,
+    cache: Path | None,
+) -> Iterator[Trace]:
+    """`make_references` with the prompts' own stop strings, whose identity is part of each text's address."""
+    return make_references(
+        model,
+        encoded,
+        stops={prompt.key: check for prompt in prompts if (check := codec.stop_check(prompt))},
+        stop_identity=f"{codec.tokenizer_sha256} {sorted({prompt.stops for prompt in prompts})}",
+        rule=rule,
+        batch_size=batch_size,
+        seed=seed,
+        shard=shard,
+        cache=cache,
+    )
 
 
 def pair(encoded: Sequence[Encoded], traces: Sequence[Trace]) -> list[tuple[Encoded, Trace]]:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fairspec_bench.engine.loop import StopCheck
 from fairspec_bench.engine.model import Model
 from fairspec_bench.measure.lines import Lines
 from fairspec_bench.measure.report import build_report
@@ -19,7 +18,7 @@ from fairspec_bench.score.folder import REPORT, RunFolder, RunWriter, Unit, race
 from fairspec_bench.score.likelihood import target_nats
 from fairspec_bench.score.prepare import Prepared
 from fairspec_bench.score.race import MODES, race
-from fairspec_bench.score.reference import make_references
+from fairspec_bench.score.reference import continuations
 from fairspec_bench.score.replay import replay
 
 COSTS: Mapping[str, float] = {"trace": 1.0, "answer": 0.02, "replay": 0.1, "drafter_answer": 0.2, "timing": 1.5}
@@ -157,13 +156,11 @@ class _Work:
     def _decoded(self, model: Model, shard: str) -> Iterator[Trace]:
         """The model's own texts; what stops them is part of their address in the cache."""
         keys = self.config.shards[shard]
-        prompts = [self.prepared.questions.prompts[key] for key in keys]
-        stops: dict[str, StopCheck] = {p.key: found for p in prompts if (found := self.prepared.codec.stop_check(p))}
-        return make_references(
+        return continuations(
             model,
+            self.prepared.codec,
+            [self.prepared.questions.prompts[key] for key in keys],
             self._encoded(keys),
-            stops=stops,
-            stop_identity=f"{self.config.tokenizer_sha256} {sorted({prompt.stops for prompt in prompts})}",
             rule=self.config.rule,
             batch_size=self.config.batch_size,
             seed=self.config.seed,

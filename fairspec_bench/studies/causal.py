@@ -41,7 +41,7 @@ from fairspec_bench.records import (
     write_atomic,
     write_record,
 )
-from fairspec_bench.score.reference import make_references
+from fairspec_bench.score.reference import continuations
 from fairspec_bench.score.replay import replay
 from fairspec_bench.suite.tasks import load_suite
 from fairspec_bench.testbed.corpus import source, zipf
@@ -214,11 +214,11 @@ def make_bench(
     for language in languages:
         prompts = load_suite(SUITE, languages=[language], limit=limit).prompts
         asked = [codec.encode(prompt) for prompt in prompts]
-        traces += make_references(
+        traces += continuations(
             model,
+            codec,
+            prompts,
             asked,
-            stops={prompt.key: check for prompt in prompts if (check := codec.stop_check(prompt))},
-            stop_identity=f"{codec.tokenizer_sha256} {sorted({prompt.stops for prompt in prompts})}",
             rule=GREEDY,
             batch_size=batch_size,
             seed=0,

@@ -26,7 +26,7 @@ from fairspec_bench.mitigation.trainer import Evaluation, Progress, Recipe, figu
 from fairspec_bench.records import Encoded, FairspecError, Prompt, Rule, read_record, write_atomic, write_record
 from fairspec_bench.score.environment import describe
 from fairspec_bench.score.prepare import ModelAsk
-from fairspec_bench.score.reference import make_references
+from fairspec_bench.score.reference import continuations
 from fairspec_bench.suite.training import refuse_suite_prompts, training_prompts
 
 HELD_OUT_SHARE = 0.2
@@ -183,19 +183,19 @@ def _continued(
     pairs: Sequence[tuple[Prompt, Encoded]],
     cache: Path | None,
 ) -> Sequence[Text]:
-    stops = {prompt.key: check for prompt, _ in pairs if (check := codec.stop_check(prompt))}
-    traces = make_references(
+    prompts, encoded = zip(*pairs, strict=True)
+    traces = continuations(
         verifier,
-        [encoded for _, encoded in pairs],
-        stops=stops,
-        stop_identity=f"{codec.tokenizer_sha256} {sorted({prompt.stops for prompt, _ in pairs})}",
+        codec,
+        prompts,
+        encoded,
         rule=GREEDY,
         batch_size=ask.batch_size,
         seed=ask.recipe.seed,
         shard=f"mend/{task}",
         cache=cache,
     )
-    return [Text(task, encoded.ids, trace.ids) for (_, encoded), trace in zip(pairs, traces, strict=True)]
+    return [Text(task, one.ids, trace.ids) for one, trace in zip(encoded, traces, strict=True)]
 
 
 # --------------------------------------------------------------------------- the method

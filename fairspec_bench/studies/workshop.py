@@ -42,7 +42,7 @@ from fairspec_bench.records import (
 )
 from fairspec_bench.score import prepare
 from fairspec_bench.score.prepare import ModelAsk, Prepared
-from fairspec_bench.score.reference import make_references
+from fairspec_bench.score.reference import continuations
 from fairspec_bench.score.replay import replay
 from fairspec_bench.studies import mend
 from fairspec_bench.suite.training import refuse_suite_prompts, training_prompts
@@ -169,20 +169,16 @@ class Bench:
         prepared = self.prepared
         found: list[Trace] = []
         for shard, keys in prepared.config.shards.items():
-            prompts = [prepared.questions.prompts[key] for key in keys]
-            stops = {p.key: check for p in prompts if (check := prepared.codec.stop_check(p))}
-            found.extend(
-                make_references(
-                    self.verifier,
-                    [prepared.questions.encoded[key] for key in keys],
-                    stops=stops,
-                    stop_identity=f"{prepared.config.tokenizer_sha256} {sorted({p.stops for p in prompts})}",
-                    rule=prepared.config.rule,
-                    batch_size=self.workshop.batch_size,
-                    seed=prepared.config.seed,
-                    shard=shard,
-                    cache=self.workshop.cache,
-                )
+            found += continuations(
+                self.verifier,
+                prepared.codec,
+                [prepared.questions.prompts[key] for key in keys],
+                [prepared.questions.encoded[key] for key in keys],
+                rule=prepared.config.rule,
+                batch_size=self.workshop.batch_size,
+                seed=prepared.config.seed,
+                shard=shard,
+                cache=self.workshop.cache,
             )
         return tuple(found)
 
