@@ -103,6 +103,22 @@ def test_the_drafter_of_a_temperature_folder_has_its_temperatures(ask: Ask, cach
     assert drafter.temperatures == kept  # type: ignore[attr-defined]
 
 
+def test_what_a_large_pair_needs_changes_nothing_but_memory(
+    ask: Ask, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Activations made again, logits in pieces: the same drafter. Passes in bfloat16: nearly the same."""
+    plain = mend(ask, tmp_path / "plain", cache=cache)
+    half = mend(replace(ask, dtype="bfloat16"), tmp_path / "half", cache=cache)
+    monkeypatch.setattr("fairspec_bench.studies.mend.CHECKPOINTED", 0)
+    monkeypatch.setattr("fairspec_bench.mitigation.passes.PIECE_BYTES", 4 * 300 * 5)
+    thrifty = mend(ask, tmp_path / "thrifty", cache=cache)
+    assert plain.after is not None
+    for other, off in ((thrifty, 1e-4), (half, 0.1)):
+        assert other.after is not None
+        assert other.after.misfit == pytest.approx(plain.after.misfit, rel=off)
+        assert other.after.misfit != other.before.misfit
+
+
 def test_adapters_are_trained_resumed_and_merged(ask: Ask, cache: Path, tmp_path: Path) -> None:
     ask = replace(ask, lora_rank=2, recipe=Recipe(steps=20, rate=1e-2, per_task=2, evaluate=5))
     result = mend(ask, tmp_path / "straight", cache=cache)
