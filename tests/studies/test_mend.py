@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_pair import contents, save_pair
+from tiny_pair import contents
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fairspec_bench.engine.drafters import load_drafter
@@ -22,16 +22,6 @@ from fairspec_bench.score.run import run
 from fairspec_bench.studies.mend import Ask, Watched, mend
 
 RECIPE = Recipe(steps=4, rate=3e-3, per_task=1, evaluate=2)
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return save_pair(tmp_path_factory.mktemp("pair"))
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny_pair import contents, save_pair
+from tiny_pair import contents
 
 from fairspec_bench.mitigation.trainer import Recipe
 from fairspec_bench.records import Estimate, Replay, read_lines
@@ -20,16 +20,6 @@ from fairspec_bench.studies.workshop import Job, Workshop
 
 LANGUAGES = ("en", "te")
 RECIPE = Recipe(steps=2, rate=3e-3, per_task=1, evaluate=2)
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return save_pair(tmp_path_factory.mktemp("pair"))
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
 
 
 def test_a_job_gives_the_lines_that_mending_and_running_give(
