@@ -9,6 +9,8 @@ import pytest
 
 import fairspec_bench
 from fairspec_bench import face
+from fairspec_bench.records import read_record
+from fairspec_bench.studies import causal, rivals
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 RUNS = sorted(path.parent for path in RESULTS.glob("*/run.json"))
@@ -32,3 +34,9 @@ def test_lines_give_the_committed_report(run: Path, tmp_path: Path) -> None:
 def test_no_text_of_the_data_is_committed(run: Path) -> None:
     for path in run.rglob("answer.jsonl"):
         assert all('"text":null' in line for line in path.read_text(encoding="utf-8").splitlines())
+
+
+def test_the_pages_of_studies_are_those_of_their_figures() -> None:
+    for name, kind, page in (("rivals", rivals.Rivals, rivals.page), ("causal", causal.Causal, causal.describe)):
+        made = page(read_record(RESULTS / f"{name}.json", kind))
+        assert (RESULTS / f"{name}.md").read_text(encoding="utf-8") == made

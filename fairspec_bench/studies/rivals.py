@@ -220,13 +220,16 @@ def page(result: Rivals) -> str:
     rates = ", ".join(f"{rate:g}" for rate in result.rates)
     return f"""# Remedies compared on the same budget
 
-Verifier `{result.verifier}`; drafters {drafters}; seeds {seeds}: {trainings} trainings a method (of a fit
-one a drafter). {result.recipe.steps} steps of {result.recipe.per_task} texts a task; rate from {{{rates}}} by held-out
-cost on the first drafter and seed. Scored by replay on {result.limit} test prompts a task, which no choice has seen.
+Verifier `{result.verifier}`; drafters {drafters}; seeds {seeds}: {trainings} trainings a method
+(a fit has no seed: one a drafter). {result.recipe.steps} steps of {result.recipe.per_task} texts a task; rate from
+{{{rates}}} by held-out cost on the first drafter and seed. Scored by replay on {result.limit} test prompts a task,
+which no choice has seen. The drafters differ in which languages they were trained on most.
 
 Figures are means over trainings, after the method; in brackets the 95 % interval of the *change*, which covers other
 problems and other trainings. U and variances are corrected for noise. **Front**: no other method has both a higher mean
-and a lower U. *Task-aware* methods must be told each prompt's task when used. ↓ lists tasks that surely fell.
+and a lower U. *Task-aware* methods must be told each prompt's task when used. ↓ lists tasks that surely fell on average
+over drafters; which task is served best differs by drafter, so read *best* beside it: where it falls, a drafter's
+best-served language paid.
 
 {_table([*head, "levelled down ↓"], rows)}
 
