@@ -63,7 +63,7 @@ TINY = PairRecipe(
     verifier=Recipe(Shape(64, 2, 2, 1, 32, 128), Schedule(10, 60, 50, 0.03, 6e-3), 16, 0.0, 0),
     drafter=Recipe(Shape(64, 1, 2, 1, 32, 128), Schedule(10, 30, 20, 0.03, 6e-3), 16, 2.0, 1),
 )
-"""Two minutes of one core, for tests: it writes the language and does no arithmetic."""
+"""Half a minute of one core, for tests: it writes the language and does no arithmetic."""
 
 TEXT_SCALES = {
     "tiny": PairRecipe(
