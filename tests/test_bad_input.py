@@ -103,7 +103,7 @@ WRONG_OPTIONS = {
     "--race_prompts -1": "race_prompts=-1: must be at least 0",
     "--model_args revision": "'revision': not of the form name=value",
     "--model_args colour=red": "unknown model option 'colour'",
-    "--drafter_args temperature=0": "temperature=0: must be greater than 0",
+    "--drafter_args temperature=0": "temperature=0.0: must be from 0.01 to 100.0",
     "--shard 0/2": "--shard 0/2: not of the form i/n",
     "--shard 3/2": "--shard 3/2: not of the form i/n",
     "--shard one": "--shard one: not of the form i/n",
@@ -124,8 +124,8 @@ def test_wrong_usage(refused: Refusal, pair: tuple[Path, Path], finished: Path) 
     assert "Missing option '--suite'" in refused("run", *pair)
     assert "Missing command" in refused("site")
     assert "unknown suite 'nope'" in refused("tasks", "nope")
-    assert "--format xml: unknown. Known: table, json, csv" in refused("report", finished, "--format", "xml")
-    assert "Known: table, json (of two runs)" in refused("report", finished, finished, "--format", "csv")
+    assert "--format xml: unknown. Known: table, json, csv, markdown" in refused("report", finished, "--format", "xml")
+    assert "Known: table, json, markdown (of two runs)" in refused("report", finished, finished, "--format", "csv")
     assert "scale 'huge': unknown. Known: tiny, small" in refused(
         "testbed", "--text", ".", "--out", "o", "--scale", "huge"
     )
