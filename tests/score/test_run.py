@@ -148,7 +148,7 @@ def test_a_finished_run_is_not_done_again(
     whole: RunFolder, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {name: (whole.path / name).stat().st_mtime_ns for name in lasting(whole.path)}
-    monkeypatch.setattr("fairspec_bench.score.run.make_references", lambda *a, **k: pytest.fail("decoded again"))
+    monkeypatch.setattr("fairspec_bench.score.run.continuations", lambda *a, **k: pytest.fail("decoded again"))
     run(prepared, whole.path)
     assert {name: (whole.path / name).stat().st_mtime_ns for name in lasting(whole.path)} == before
 
