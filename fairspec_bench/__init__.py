@@ -30,6 +30,9 @@ if TYPE_CHECKING:
         reproduce,
         run,
         study,
+        submit_check,
+        submit_new,
+        submit_pack,
         train_testbed,
     )
     from fairspec_bench.records import FairspecError, Report, Rule
@@ -55,6 +58,9 @@ __all__ = [
     "reproduce",
     "run",
     "study",
+    "submit_check",
+    "submit_new",
+    "submit_pack",
     "train_testbed",
 ]
 

@@ -39,6 +39,8 @@ app = typer.Typer(
 )
 site_app = typer.Typer(help="The static board of runs.", rich_markup_mode=None)
 app.add_typer(site_app, name="site")
+submit_app = typer.Typer(help="Submissions: make one, check one.", rich_markup_mode=None)
+app.add_typer(submit_app, name="submit")
 
 # typer keeps its own copy of click: the class of usage errors is found through one of its children.
 USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
@@ -211,6 +213,46 @@ def site_build(
     from fairspec_bench import face
 
     _say(f"page: {face.build_site(runs, out, changes=[face.parse_change(text) for text in change or ()])}")
+
+
+@submit_app.command("new")
+def submit_new(
+    folder: Annotated[Path, typer.Argument(help="submissions/SLUG, to be made.")],
+    run: Annotated[Path, typer.Option(help="The finished run folder.")],
+    track: Annotated[str, typer.Option(help="The track it is run on.")] = "embedded",
+    files: Annotated[
+        list[Path] | None, typer.Option("--file", help="A file of the drafter, hashed; repeatable.")
+    ] = None,
+) -> None:
+    """Make a submission from a run; its blanks are yours to fill. Then: fairspec submit pack."""
+    from fairspec_bench import face
+
+    _say(f"fill the blanks of {face.submit_new(folder, track, run, files=tuple(files or ()))}")
+
+
+@submit_app.command("pack")
+def submit_pack(folder: Annotated[Path, typer.Argument(help="The submission's folder.")]) -> None:
+    """Write the manifest of a submission. Then: fairspec submit check."""
+    from fairspec_bench import face
+
+    _say(f"manifest: {face.submit_pack(folder)}")
+
+
+@submit_app.command("check")
+def submit_check(
+    folder: Annotated[Path, typer.Argument(help="The submission's folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="The verdict as JSON.")] = False,
+) -> None:
+    """Recompute everything a submission claims; all faults at once. Needs no GPU and no network."""
+    from fairspec_bench import face
+
+    verdict = face.submit_check(folder)
+    if as_json:
+        _say(verdict.model_dump_json(indent=1))
+    else:
+        _say(*map(str, verdict.findings), "accepted" if verdict.ok else f"refused: {len(verdict.findings)} faults")
+    if not verdict.ok:
+        raise typer.Exit(1)
 
 
 @app.command("testbed")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fairspec_bench.score.run import Watch
     from fairspec_bench.studies.mend import Watched
     from fairspec_bench.studies.reproduce import Reproduced
+    from fairspec_bench.submit.findings import Verdict
     from fairspec_bench.suite.pairs import Pair
     from fairspec_bench.suite.tasks import Suite, SuiteInfo, SuiteStatus
 
@@ -265,6 +266,30 @@ def build_site(
         raise FairspecError("site: no runs given. Name one or more run folders.")
     shown = [Changed(Path(first), Path(second), compare(first, second)) for first, second in changes]
     return build.build_site([Path(run) for run in runs], Path(out), shown)
+
+
+# --------------------------------------------------------------------------- submissions
+
+
+def submit_new(folder: str | Path, track: str, run: str | Path, **options: Any) -> Path:
+    """Make a submission from a finished run; options as in `submit.pack.new`. Raises `FairspecError`."""
+    from fairspec_bench.submit import pack
+
+    return pack.new(Path(folder), track, Path(run), **options)
+
+
+def submit_pack(folder: str | Path) -> Path:
+    """Write a submission's manifest; → its path. Raises `FairspecError`."""
+    from fairspec_bench.submit import pack
+
+    return pack.pack(Path(folder))
+
+
+def submit_check(folder: str | Path) -> Verdict:
+    """Recompute everything a submission claims, without torch; every fault at once."""
+    from fairspec_bench.submit import check
+
+    return check.check(Path(folder))
 
 
 # --------------------------------------------------------------------------- mending

@@ -72,7 +72,7 @@ def loaded_by(code: str) -> set[str]:
     return set(done.stdout.splitlines())
 
 
-MENDING = ("mitigate", "methods", "reproduce", "pairs", "study")
+MENDING = ("mitigate", "methods", "reproduce", "pairs", "study", "submit")
 HEAVY = {"torch", "transformers", "lm_eval", "datasets", "pandas", "numpy", "scipy"}
 
 
@@ -282,6 +282,18 @@ def test_reproduce_judges_nine_claims(fairspec: Shell, monkeypatch: pytest.Monke
     assert table.rstrip().endswith(f"runs: {tmp_path / 'r'}")
     status, _, err = fairspec("reproduce", "no-such-pair")
     assert (status, err.startswith("fairspec: unknown pair 'no-such-pair'. Known: ")) == (2, True)
+
+
+def test_a_submission_is_made_and_its_blanks_refused(fairspec: Shell, tmp_path: Path) -> None:
+    run, folder = Path(__file__).parent.parent / "docs/results/embedded-pair", tmp_path / "plain-drafter"
+    assert fairspec("submit", "new", folder, "--run", run)[0] == 0
+    assert fairspec("submit", "pack", folder)[0] == 0
+    status, out, _ = fairspec("submit", "check", folder)
+    assert status == 1
+    assert "submission.toml" in out
+    assert "Fix: " in out
+    _, text, _ = fairspec("submit", "check", folder, "--json")
+    assert json.loads(text)["findings"]
 
 
 def test_a_study_says_what_it_needs_first(fairspec: Shell, tmp_path: Path) -> None:

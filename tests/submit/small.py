@@ -1,0 +1,211 @@
+"""A valid submission to a small track, made from the committed run of the built-in pair.
+
+Knows how a run folder is cut down to a few prompts and raced on paper, and how a record in it is changed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from fairspec_bench.measure.acceptance import blocks_from_matches
+from fairspec_bench.measure.lines import Lines
+from fairspec_bench.measure.report import build_report
+from fairspec_bench.records import (
+    Answer,
+    Pieces,
+    Replay,
+    RunConfig,
+    ShardDone,
+    Timing,
+    Trace,
+    lines_text,
+    write_atomic,
+    write_record,
+)
+from fairspec_bench.score.folder import RunFolder, race_keys, units
+from fairspec_bench.submit.pack import new, pack
+from fairspec_bench.submit.track import write_reference
+
+RUN = Path(__file__).parents[2] / "docs" / "results" / "embedded-pair"
+SUITES, LANGUAGES, PROMPTS, ROUNDS, REPLICATES = ("embedded_math", "embedded_story"), ("en", "ja"), 3, 2, 20
+
+
+def small_run(out: Path) -> RunConfig:
+    """The first prompts of some tasks of the committed run as a run of its own, with a race."""
+    whole = RunFolder(RUN)
+    keys = [f"{suite}/{language}/{n}" for suite in SUITES for language in LANGUAGES for n in range(PROMPTS)]
+    suites = tuple(
+        suite.model_copy(
+            update={
+                "languages": LANGUAGES,
+                "limit": PROMPTS,
+                "data_sha256": {language: suite.data_sha256[language] for language in LANGUAGES},
+                "prompts_sha256": {language: suite.prompts_sha256[language] for language in LANGUAGES},
+            }
+        )
+        for suite in whole.config.suites
+    )
+    tasks = sorted({key.rpartition("/")[0] for key in keys})
+    config = whole.config.model_copy(
+        update={
+            "suites": suites,
+            "shards": {f"{task}/000": tuple(key for key in keys if key.startswith(f"{task}/")) for task in tasks},
+            "clusters": {key: whole.config.clusters[key] for key in keys},
+            "race_prompts": 2,
+            "race_rounds": ROUNDS,
+        }
+    )
+    found: dict[str, dict[str, Any]] = {
+        stage: {line.key: line for line in whole.lines(stage, kind) if line.key in config.clusters}
+        for stage, kind in {"trace": Trace, "answer": Answer, "replay": Replay, "drafter_answer": Answer}.items()
+    }
+    timings = {
+        key: _raced(found["trace"][key], found["replay"][key], config.gamma)
+        for raced in race_keys(config).values()
+        for key in raced
+    }
+    marks = []
+    for unit in units(config):
+        asked = config.shards[unit.shard]
+        if unit.stage == "timing":
+            lines = [each for key in asked for each in timings.get(key, [])]
+        else:
+            lines = [found[unit.stage][key] for key in asked if key in found[unit.stage]]
+        write_atomic(out / unit.file, lines_text(lines))
+        marks.append(ShardDone(shard=unit.shard, stage=unit.stage, lines=len(lines), environment=0))
+    write_record(out / "run.json", config)
+    write_atomic(out / "environments.jsonl", lines_text(whole.environments))
+    write_atomic(out / "shards.jsonl", lines_text(marks))
+    write_report(out)
+    return config
+
+
+def write_report(run: Path) -> None:
+    """The report of a run's lines, with few replicates."""
+    folder = RunFolder(run)
+    lines = Lines(
+        traces=folder.lines("trace", Trace),
+        answers=folder.lines("answer", Answer),
+        drafter_answers=folder.lines("drafter_answer", Answer),
+        replays=folder.lines("replay", Replay),
+        timings=folder.lines("timing", Timing),
+    )
+    write_record(run / "report.json", build_report(folder.config, folder.environments, lines, replicates=REPLICATES))
+
+
+def _raced(trace: Trace, replay: Replay, gamma: int) -> list[Timing]:
+    hits = [draft == token for draft, token in zip(replay.draft_ids, trace.ids[1:], strict=True)]
+    timings = []
+    for number in range(ROUNDS):
+        for order, mode in enumerate(("autoregressive", "speculative", "control")):
+            blocks = blocks_from_matches(hits, gamma) if mode == "speculative" else ()
+            calls, odd = len(blocks) or len(hits), 7 * number + order
+            pieces = Pieces(verify_ns=calls * 1_000_000 + odd, verify=calls, rest_ns=calls * 10_000)
+            if blocks:
+                drafts = {"draft_first_ns": calls * 100_000, "draft_first": calls}
+                drafts |= {"draft_next_ns": calls * 300_000, "draft_next": calls * (gamma - 1)}
+                pieces = pieces.model_copy(update=drafts)
+            total = pieces.draft_first_ns + pieces.draft_next_ns + pieces.verify_ns + pieces.rest_ns
+            timings.append(
+                Timing(
+                    key=trace.key,
+                    prompt_sha=trace.prompt_sha,
+                    mode=mode,
+                    round=number,
+                    order=order,
+                    context=40,
+                    tokens=len(trace.ids),
+                    prefill_ns=2_000_000 + odd,
+                    drafter_prefill_ns=500_000 if blocks else 0,
+                    decode_ns=total,
+                    pieces=pieces,
+                    blocks=blocks,
+                    shard=f"{trace.key.rpartition('/')[0]}/000",
+                )
+            )
+    return timings
+
+
+def small_track(tracks: Path, run: Path, config: RunConfig) -> None:
+    """The track `small`, fixed by that run; and `unpinned`, the same without its verifier's revision."""
+    tracks.mkdir(parents=True)
+    digest = write_reference(run, tracks / "small.reference.jsonl.gz")
+    suites = ""
+    for suite in config.suites:
+        suites += f'\n[[suites]]\nname = "{suite.name}"\nversion = "{suite.version}"\nlimit = {suite.limit}\n'
+        suites += f"num_fewshot = {suite.num_fewshot}\ncap = {suite.cap}\nstops = []\n"
+        for field in ("data_sha256", "prompts_sha256"):
+            hashes = getattr(suite, field)
+            suites += f"\n[suites.{field}]\n" + "".join(f'{name} = "{sha}"\n' for name, sha in hashes.items())
+    for name, revision in (("small", f'verifier_revision = "{config.verifier.revision}"'), ("unpinned", "")):
+        (tracks / f"{name}.toml").write_text(
+            f'schema_version = 1\nname = "{name}"\ntitle = "Small"\nabout = "A test"\n'
+            f'verifier = "{config.verifier.name}"\n{revision}\ntokenizer_sha256 = "{config.tokenizer_sha256}"\n'
+            f"vocabulary = 2048\neos_ids = [1]\nchat_template = false\ngamma = {config.gamma}\nseed = {config.seed}\n"
+            f'dtype = "float32"\nreplicates = {REPLICATES}\nreference_sha256 = "{digest}"\n'
+            f'[rule]\ntemperature = 0.0\n[hardware]\ndevice = "cpu"\ndevice_name = "x86_64"\n{suites}',
+            encoding="utf-8",
+        )
+
+
+def small_submission(base: Path) -> tuple[Path, Path]:
+    """A valid submission under `base` and the folder of its track."""
+    config = small_run(base / "run")
+    small_track(base / "tracks", base / "run", config)
+    weights = base / "model.safetensors"
+    weights.write_bytes(b"weights")
+    folder = base / "good"
+    new(
+        folder,
+        "small",
+        base / "run",
+        name="Plain drafter",
+        description="The drafter that travels in the package. ไทย, বাংলা, 日本語.",
+        authors=("A. Nother",),
+        contact="a@example.org",
+        licence="Apache-2.0",
+        url="https://example.org/drafter",
+        files=(weights,),
+        training_data="The embedded corpus",
+        tracks=base / "tracks",
+    )
+    pack(folder)
+    return folder, base / "tracks"
+
+
+# --------------------------------------------------------------------------- ways to spoil one
+
+
+def change_line(folder: Path, name: str, number: int, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change one record of a JSON-lines file of the run."""
+    path = folder / "run" / name
+    lines = path.read_text(encoding="utf-8").splitlines()
+    record = json.loads(lines[number])
+    change(record)
+    lines[number] = json.dumps(record)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def change_document(folder: Path, name: str, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change a document of the run."""
+    path = folder / "run" / name
+    record = json.loads(path.read_text(encoding="utf-8"))
+    change(record)
+    path.write_text(json.dumps(record), encoding="utf-8")
+
+
+def change_lines(folder: Path, name: str, change: Callable[[list[bytes]], Iterable[bytes]]) -> None:
+    """Change the lines of a file of the run, ends of lines included."""
+    path = folder / "run" / name
+    path.write_bytes(b"".join(change(path.read_bytes().splitlines(keepends=True))))
+
+
+def change_entry(folder: Path, old: str, new_text: str) -> None:
+    """Replace some text of submission.toml, which must be there."""
+    path = folder / "submission.toml"
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new_text, 1), encoding="utf-8")

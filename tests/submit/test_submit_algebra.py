@@ -1,0 +1,121 @@
+"""The trace algebra on real races, under a sampling rule, and its bounds against distributions drawn at random."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fairspec_bench.records import Answer, Block, Replay, Rule, Timing, Trace
+from fairspec_bench.score.folder import RunFolder
+from fairspec_bench.submit.algebra import Place, check_race, check_replay, check_timing, matches, most_distance
+from fairspec_bench.submit.findings import Findings
+from fairspec_bench.submit.track import Reference, Track, load_track, references_of
+
+RACED = Path(__file__).parents[2] / "docs" / "results" / "ntrex-mgsm"
+
+
+@pytest.fixture(scope="module")
+def folder() -> RunFolder:
+    return RunFolder(RACED)
+
+
+@pytest.fixture(scope="module")
+def track(folder: RunFolder) -> Track:
+    """A track of the raced pair, as far as the algebra asks."""
+    changes = {"gamma": folder.config.gamma, "rule": folder.config.rule, "vocabulary": 10**6}
+    return load_track("embedded").model_copy(update=changes)
+
+
+def test_a_real_race_on_a_real_pair_is_sound(folder: RunFolder, track: Track) -> None:
+    traces = {trace.key: trace for trace in folder.lines("trace", Trace)}
+    replays = {replay.key: replay for replay in folder.lines("replay", Replay)}
+    references = {reference.key: reference for reference in references_of(RACED)}
+    findings = Findings()
+    for key, replay in replays.items():
+        check_replay(replay, traces[key], references[key], track, Place(findings, key, 1))
+    raced: dict[str, list[Timing]] = {}
+    for timing in folder.lines("timing", Timing):
+        check_timing(timing, traces[timing.key], replays[timing.key], track, "model", Place(findings, timing.key, 1))
+        raced.setdefault(timing.key, []).append(timing)
+    for key, timings in raced.items():
+        check_race(timings, folder.config.race_rounds, key, Place(findings, key, 1))
+    assert len(raced) > 10
+    assert [str(finding) for finding in findings.kept[:5]] == []
+
+
+def _codes(replay: Replay, trace: Trace, track: Track) -> set[str]:
+    findings = Findings()
+    reference = Reference(
+        key=trace.key,
+        cluster="c",
+        prompt_sha=trace.prompt_sha,
+        ids=trace.ids,
+        finish=trace.finish,
+        verifier_entropy=replay.verifier_entropy,
+        answer=Answer(key=trace.key, correct=None, language=None, looping=False, chars=0, bytes=0),
+    )
+    check_replay(replay, trace, reference, track, Place(findings, "replay.jsonl", 1))
+    return {finding.code for finding in findings.kept}
+
+
+def test_a_sampled_replay_needs_a_beta_for_every_context(folder: RunFolder, track: Track) -> None:
+    sampled = track.model_copy(update={"rule": Rule(temperature=1.0)})
+    trace = folder.lines("trace", Trace)[0]
+    replay = next(each for each in folder.lines("replay", Replay) if each.key == trace.key)
+    contexts = len(trace.ids) - 1
+    sound = replay.model_copy(update={"alpha": 0.4 * contexts, "beta": (0.5,) * contexts})
+    assert _codes(sound, trace, sampled) == set()
+    assert _codes(sound.model_copy(update={"beta": None}), trace, sampled) == {"R008"}
+    assert _codes(sound.model_copy(update={"beta": (0.5,) * (contexts - 1)}), trace, sampled) == {"R008"}
+    assert _codes(sound.model_copy(update={"beta": (1.5, *sound.beta[1:])}), trace, sampled) == {"R008"}
+    assert _codes(sound.model_copy(update={"alpha": 1.1 * contexts}), trace, sampled) == {"R003"}
+
+
+def test_a_drafter_without_a_proper_q_is_checked_by_its_drafts_alone(folder: RunFolder, track: Track) -> None:
+    trace = folder.lines("trace", Trace)[0]
+    replay = next(each for each in folder.lines("replay", Replay) if each.key == trace.key)
+    bare = replay.model_copy(update={"overlap": None, "kl": None, "cross_entropy": None})
+    assert _codes(bare, trace, track) == set()
+    assert _codes(bare.model_copy(update={"alpha": replay.alpha + 1}), trace, track) == {"R003"}
+
+
+@pytest.mark.parametrize(
+    ("last", "codes"),
+    [
+        (Block(accepted=1, emitted=1, raw_accepted=4), set()),  # cut by the end of the text: raw verdicts go on
+        (Block(accepted=0, emitted=1, raw_accepted=0), set()),
+        (Block(accepted=0, emitted=1, raw_accepted=2), {"B003"}),
+        (Block(accepted=1, emitted=1, raw_accepted=5), {"B003"}),
+    ],
+)
+def test_only_the_last_block_may_be_cut(last: Block, codes: set[str], folder: RunFolder, track: Track) -> None:
+    raced = [each for each in folder.lines("timing", Timing) if each.mode == "speculative"]
+    timing = next(each for each in raced if each.blocks[0].emitted == each.blocks[-1].emitted == 1)
+    trace = next(each for each in folder.lines("trace", Trace) if each.key == timing.key)
+    for place, wanted in ((-1, codes), (0, {"B003"} if last.raw_accepted else set())):
+        blocks = list(timing.blocks)
+        blocks[place] = last
+        findings = Findings()
+        changed = timing.model_copy(update={"blocks": tuple(blocks)})
+        check_timing(changed, trace, None, track, "model", Place(findings, "timing.jsonl", 1))
+        assert {finding.code for finding in findings.kept} == wanted
+
+
+def test_matches_are_of_output_positions_two_on(folder: RunFolder) -> None:
+    trace = Trace(key="k", prompt_sha="0", ids=(5, 6, 7, 1), finish="eos", shard="s")
+    replay = folder.lines("replay", Replay)[0].model_copy(update={"draft_ids": (6, 6, 1)})
+    assert matches(replay, trace) == [True, False, True]
+
+
+def test_no_pair_of_distributions_is_further_apart_than_its_kl_allows() -> None:
+    """And the bound is met within 2 % somewhere, so that one twice as wide would fail."""
+    dice, tightest = np.random.default_rng(0), 9.0
+    for _ in range(2_000):
+        p, q = dice.dirichlet(np.full(2, 5.0), size=(2, 3)).clip(1e-9)
+        distance = float(np.abs(p - q).sum() / 2)
+        bound = most_distance(float((p * np.log(p / q)).sum()), 3)
+        assert distance <= bound + 1e-9
+        tightest = min(tightest, bound / max(distance, 1e-9))
+    assert tightest < 1.02
