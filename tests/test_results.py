@@ -10,10 +10,16 @@ import pytest
 import fairspec_bench
 from fairspec_bench import face
 from fairspec_bench.records import read_record
-from fairspec_bench.studies import causal, rivals
+from fairspec_bench.studies import causal, rivals, transfer
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 RUNS = sorted(path.parent for path in RESULTS.glob("*/run.json"))
+
+STUDIES = (
+    ("causal", causal.Causal, causal.describe),
+    ("rivals", rivals.Rivals, rivals.page),
+    ("transfer", transfer.Transfer, transfer.page),
+)
 
 
 def test_there_are_committed_runs() -> None:
@@ -37,6 +43,6 @@ def test_no_text_of_the_data_is_committed(run: Path) -> None:
 
 
 def test_the_pages_of_studies_are_those_of_their_figures() -> None:
-    for name, kind, page in (("rivals", rivals.Rivals, rivals.page), ("causal", causal.Causal, causal.describe)):
+    for name, kind, page in STUDIES:
         made = page(read_record(RESULTS / f"{name}.json", kind))
         assert (RESULTS / f"{name}.md").read_text(encoding="utf-8") == made
