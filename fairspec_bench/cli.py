@@ -540,11 +540,12 @@ def _progress() -> Iterator[Show]:
 
 @contextmanager
 def _plain() -> Iterator[Show]:
-    seen: set[str] = set()
+    last = ""
 
     def show(label: str, done: float, total: float) -> None:
-        if label not in seen:
-            seen.add(label)
+        nonlocal last
+        if label != last:
+            last = label
             typer.echo(f"{done / total:4.0%} {label}", err=True)
 
     yield show
