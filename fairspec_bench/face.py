@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 EMBEDDED = "embedded:"
 CACHE_DIR = "FAIRSPEC_CACHE_DIR"
 DEMO_SUITES = ("embedded_math", "embedded_story")
-DEMO: Mapping[str, Any] = {"limit": 20, "batch_size": 20, "race_prompts": 3, "race_rounds": 3}
+DEMO: Mapping[str, Any] = {"limit": 20, "batch_size": 20, "race_prompts": 3, "race_rounds": 5}
 DEMO_QUICK: Mapping[str, Any] = {
     "languages": ("en", "ja", "te"),
     "limit": 6,
