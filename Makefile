@@ -35,7 +35,7 @@ results: $(VENV)/.installed
 studies: $(VENV)/.installed
 	for study in causal rivals transfer; do $(BIN)/fairspec study $$study --out runs/studies || exit 2; done
 	cp runs/studies/*/*.md runs/studies/*/*.svg docs/results/
-	$(BIN)/fairspec reproduce --limit 100 --out runs/reproduce --markdown > docs/results/reproduce.md
+	$(BIN)/fairspec reproduce --limit 60 --batch_size 30 --race_prompts 4 --race_rounds 5 --markdown
 
 wheel: $(VENV)/.installed
 	$(BIN)/python -m build --wheel --outdir dist .
