@@ -31,10 +31,12 @@ lint: $(VENV)/.installed
 results: $(VENV)/.installed
 	for run in docs/results/*/run.json; do \
 	  folder=$$(dirname $$run); $(BIN)/fairspec report $$folder --format markdown > $$folder/report.md || exit 2; done
+	for suite in multiq mgsm; do $(BIN)/fairspec report docs/results/ntrex-$$suite docs/results/ntrex-mended-$$suite \
+	  --format markdown > docs/results/ntrex-mended-$$suite/change.md || exit 2; done
 
 studies: $(VENV)/.installed
 	for study in causal rivals transfer; do $(BIN)/fairspec study $$study --out runs/studies || exit 2; done
-	cp runs/studies/*/*.md runs/studies/*/*.svg docs/results/
+	cp runs/studies/*/*.md runs/studies/*/*.svg runs/studies/*/*.json docs/results/
 	$(BIN)/fairspec reproduce --limit 60 --batch_size 30 --race_prompts 4 --race_rounds 5 --markdown
 
 wheel: $(VENV)/.installed
