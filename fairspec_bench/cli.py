@@ -292,6 +292,7 @@ def mitigate(
     dtype: Dtype = "float32",
     cap: Cap = None,
     lora: Annotated[int | None, typer.Option(help="Train adapters of this rank instead (needs peft).")] = None,
+    apply_chat_template: Chat = False,
     model_args: ModelArgs = None,
     drafter_args: DrafterArgs = None,
 ) -> None:
@@ -316,6 +317,7 @@ def mitigate(
             dtype=dtype,
             cap=cap,
             lora=lora,
+            chat_template=apply_chat_template,
             model_args=face.parse_options(model_args),
             drafter_args=face.parse_options(drafter_args),
             watch=_mending(show),

@@ -404,6 +404,7 @@ def reproduce(
             recipe=make_recipe(steps=steps, rate=lr or (2e-5 if home is None else 2e-3)),
             languages=ask.languages,
             limit=training_limit,
+            chat_template=ask.chat_template,
             dtype=ask.dtype,
             device=ask.device,
         )

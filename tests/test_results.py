@@ -46,3 +46,8 @@ def test_the_pages_of_studies_are_those_of_their_figures() -> None:
     for name, kind, page in STUDIES:
         made = page(read_record(RESULTS / f"{name}.json", kind))
         assert (RESULTS / f"{name}.md").read_text(encoding="utf-8") == made
+
+
+def test_the_plane_is_that_of_the_figures() -> None:
+    made = rivals.plane(read_record(RESULTS / "rivals.json", rivals.Rivals))
+    assert (RESULTS / "rivals.svg").read_text(encoding="utf-8") == made

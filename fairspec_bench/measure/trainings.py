@@ -57,12 +57,13 @@ class Trainings(Record):
     """What `trainings` trainings did on one suite; figures of drafters without a proper q lack misfit and U.
 
     `acceptance` is by task, its intervals simultaneous (Bonferroni); `levelled_down` are tasks that surely fell.
-    `runs` holds the change of every single training.
+    `runs` holds the change of every single training, `noise_floor` the U (nats²) that noise alone gives after.
     """
 
     suite: str
     trainings: int
     problems: int
+    noise_floor: float | None
     across: dict[str, Change]
     acceptance: dict[str, Change]
     levelled_down: tuple[str, ...]
@@ -81,6 +82,8 @@ def over_trainings(
     if len({tuple(law.problems) for pair in laws for law in pair}) > 1:
         raise FairspecError(f"{suite}: the runs are not of the same prompts. Score all with the same --limit.")
     tasks = laws[0][0].tasks
+    floors = [_floor(after) for _, after in laws]
+    floor = None if None in floors else rounded(float(np.mean([each for each in floors if each is not None])))
     across, single = {}, {}
     for name, statistic in STATISTICS.items():
         if all(statistic.measure in law.value for pair in laws for law in pair):
@@ -96,6 +99,7 @@ def over_trainings(
         suite=suite,
         trainings=len(pairs),
         problems=len(set(laws[0][0].problems)),
+        noise_floor=floor,
         across=across,
         acceptance=by_task,
         levelled_down=unfairness.levelled_down({task: one.change for task, one in by_task.items()}),
@@ -144,6 +148,12 @@ def _law(run: Run, name: str, replicates: int, seed: int) -> _Law:
         {name: np.array(value[name]) for name in whole},
         {name: np.stack(stars[name], axis=1) for name in whole},
     )
+
+
+def _floor(law: _Law) -> float | None:
+    if "misfit" not in law.value:
+        return None
+    return unfairness.noise_floor(unfairness.unfairness, law.value["misfit"], law.stars["misfit"])
 
 
 @dataclass(frozen=True)

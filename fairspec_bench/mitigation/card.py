@@ -34,6 +34,7 @@ class Asked(Record):
     held_out_texts: dict[str, int]
     recipe: Recipe
     lora_rank: int | None
+    chat_template: bool
     dtype: str
     device: str
 

@@ -55,6 +55,7 @@ class Ask:
     dtype: str = "float32"
     device: str = "cpu"
     lora_rank: int | None = None
+    chat_template: bool = False
     shares: Mapping[str, float] | None = None
 
 
@@ -154,7 +155,7 @@ def make_corpus(
 
     Prompts that do not fit either model are left out. Raises `FairspecError` where a task then has too few.
     """
-    codec = Codec(ask.verifier.source, revision=ask.verifier.revision)
+    codec = Codec(ask.verifier.source, revision=ask.verifier.revision, chat_template=ask.chat_template)
     by_task: dict[str, list[tuple[Prompt, Encoded]]] = {}
     for prompt in prompts:
         encoded = codec.encode(prompt)
@@ -217,7 +218,7 @@ def _train(trainee: Trainee, method: Trained, ask: Ask, out: Path, watch: Watch)
     found = train(trainee, method, ask.recipe, keep=out / STATE, watch=seen)
     if adapted is not None:
         adapted.merge_and_unload()
-    round_to(trainee, _stored_dtype(ask))
+    round_to(trainee, stored_dtype(ask))
     return found
 
 
@@ -239,7 +240,8 @@ def _with_lora(trainee: Trainee, rank: int) -> Any:
     return peft.get_peft_model(trainee.student, config)
 
 
-def _stored_dtype(ask: Ask) -> torch.dtype:
+def stored_dtype(ask: Ask) -> torch.dtype:
+    """The dtype that the drafter lies in, and will lie in again."""
     config = AutoConfig.from_pretrained(ask.drafter.source, revision=ask.drafter.revision, trust_remote_code=False)
     return getattr(config.get_text_config(decoder=True), "dtype", None) or torch.float32
 
@@ -260,6 +262,7 @@ def _asked(ask: Ask, verifier: Model, student: Model, corpus: Corpus) -> Asked:
         held_out_texts=count_texts(corpus.held_out),
         recipe=ask.recipe,
         lora_rank=ask.lora_rank,
+        chat_template=ask.chat_template,
         dtype=ask.dtype,
         device=ask.device,
     )
@@ -283,5 +286,5 @@ def _claim(out: Path, asked: Asked) -> None:
 
 def _save(ask: Ask, student: Model, out: Path) -> None:
     """The drafter in its own dtype with its tokenizer."""
-    student.hf.to(_stored_dtype(ask)).save_pretrained(out)
+    student.hf.to(stored_dtype(ask)).save_pretrained(out)
     Codec(ask.drafter.source, revision=ask.drafter.revision).tokenizer.save_pretrained(out)

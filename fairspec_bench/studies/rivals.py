@@ -6,7 +6,9 @@ cost, on the first drafter and seed; all figures are of test prompts that no cho
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from html import escape
 from pathlib import Path
 
 from fairspec_bench.measure.trainings import Change, Run, Trainings, over_trainings
@@ -22,7 +24,7 @@ RATES = (1e-3, 2e-3, 4e-3)
 CHOSEN = tuple(name for name in METHODS if name != "natural")
 SEEDS = (0, 1, 2)
 REFERENCE = "s-cdf"
-RESULT, PAGE = "rivals.json", "rivals.md"
+RESULT, PAGE, PLANE = "rivals.json", "rivals.md", "rivals.svg"
 
 
 class Rival(Record):
@@ -87,6 +89,7 @@ def run_rivals(
     )
     write_record(out / RESULT, result)
     write_atomic(out / PAGE, page(result))
+    write_atomic(out / PLANE, plane(result))
     return result
 
 
@@ -208,7 +211,17 @@ def page(result: Rivals) -> str:
     """The comparison as Markdown."""
     first = result.rivals[0].change
     trainings = len(result.drafters) * len(result.seeds)
-    head = ("method", "rate", "mean acceptance", "U (nats²)", "relative U", "variance of acceptance", "worst", "best")
+    head = (
+        "method",
+        "rate",
+        "mean acceptance",
+        "U (nats²)",
+        "relative U",
+        "variance of acceptance",
+        "worst",
+        "best",
+        "gap",
+    )
     rows = [_row(rival, rival.method in result.front) for rival in result.rivals]
     tasks = list(first.acceptance)
     by_task = [
@@ -231,6 +244,12 @@ and a lower U. *Task-aware* methods must be told each prompt's task when used. �
 over drafters; which task is served best differs by drafter, so read *best* beside it: where it falls, a drafter's
 best-served language paid.
 
+*Gap* is the best task's block efficiency (tokens per verifier call, γ = 4) minus the worst's: what is left of the
+spread of speed-ups before any clock. Noise alone would give a U of {_floors(result)} nats²; within it nothing is
+ranked.
+
+![Mean acceptance and U of every remedy](rivals.svg)
+
 {_table([*head, "levelled down ↓"], rows)}
 
 ## Change of acceptance by task, simultaneous intervals within a row
@@ -241,6 +260,11 @@ best-served language paid.
 
 {_table(["other", "mean acceptance", "U (nats²)", "variance of acceptance", "verdict"], against)}
 """
+
+
+def _floors(result: Rivals) -> str:
+    known = [rival.change.noise_floor for rival in result.rivals if rival.change.noise_floor is not None]
+    return f"{min(known):.4f} to {max(known):.4f}" if known else "–"
 
 
 def _row(rival: Rival, on_front: bool) -> list[str]:
@@ -256,6 +280,7 @@ def _row(rival: Rival, on_front: bool) -> list[str]:
         _figure(variance, 4),
         _figure(across["worst_acceptance"], 3),
         _figure(across["best_acceptance"], 3),
+        _figure(across["block_efficiency_gap"], 2),
         ", ".join(task.rpartition("/")[2] for task in rival.change.levelled_down) or "none",
     ]
 
@@ -304,3 +329,74 @@ def _signed(figure: Estimate | None, digits: int, *, percent: bool = False) -> s
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [list(head), ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+# --------------------------------------------------------------------------- the plane
+
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 460, 60, 150, 20, 50
+
+
+def plane(result: Rivals) -> str:
+    """Mean acceptance across, U down on a logarithmic scale, the Pareto front joined; an SVG that stands alone."""
+    drawn = {r.method: r.change for r in result.rivals if "unfairness" in r.change.across}
+    points = {name: _point(change) for name, change in drawn.items()}
+    base = next(iter(drawn.values()))
+    points["before"] = (base.across["mean_acceptance"].before, base.across["unfairness"].before)
+    xs, ys = ([point[axis] for point in points.values()] for axis in (0, 1))
+    left, right = min(xs) - 0.01, max(xs) + 0.01
+    floor = max((change.noise_floor or 0.0 for change in drawn.values()), default=0.0)
+    low, high = math.log10(max(min([*ys, floor or min(ys)]) * 0.8, 1e-6)), math.log10(max(ys) * 1.25)
+
+    def place(point: tuple[float, float]) -> tuple[float, float]:
+        across = LEFT + (WIDTH - LEFT - RIGHT) * (point[0] - left) / (right - left)
+        share = (math.log10(max(point[1], 10**low)) - low) / (high - low)
+        return across, TOP + (HEIGHT - TOP - BOTTOM) * (1 - share)
+
+    front = sorted((points[name] for name in result.front), reverse=True)
+    joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in map(place, front))
+    y = place((left, floor))[1]
+    body = [
+        f'<polyline points="{joined}" fill="none" stroke="currentColor" stroke-dasharray="4 3" opacity=".5"/>',
+        f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="#b45309"/>',
+        f'<text x="{LEFT + 4}" y="{y - 4:.1f}" fill="#b45309">noise floor</text>',
+    ]
+    free = -math.inf
+    for name, point in sorted(points.items(), key=lambda item: place(item[1])[1]):
+        x, y = place(point)
+        free = max(y, free + 13)
+        fill = "#0369a1" if name in result.front else "none"
+        body.append(
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{fill}" stroke="#0369a1"><title>{escape(name)}: mean '
+            f"acceptance {point[0]:.3f}, U {point[1]:.3f} nats²</title></circle>"
+            f'<line x1="{x + 5:.1f}" y1="{y:.1f}" x2="{WIDTH - RIGHT + 4}" y2="{free:.1f}" stroke="currentColor" '
+            f'opacity=".2"/><text x="{WIDTH - RIGHT + 6}" y="{free + 4:.1f}">{escape(name)}</text>'
+        )
+    body += _scales(left, right, low, high, place)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" font-size="12" '
+        'font-family="system-ui, sans-serif" fill="currentColor"><title>Mean acceptance and U of every remedy</title>'
+        "<desc>Right is faster, down is fairer. Filled: no other is both. Figures and intervals stand in the table."
+        f"</desc>{''.join(body)}</svg>\n"
+    )
+
+
+def _point(change: Trainings) -> tuple[float, float]:
+    return change.across["mean_acceptance"].after, change.across["unfairness"].after
+
+
+def _scales(
+    left: float, right: float, low: float, high: float, place: Callable[[tuple[float, float]], tuple[float, float]]
+) -> list[str]:
+    bottom = HEIGHT - BOTTOM
+    ticks = [step / 50 for step in range(math.ceil(left * 50), math.floor(right * 50) + 1)]
+    parts = [
+        f'<text x="{place((tick, 1.0))[0]:.1f}" y="{bottom + 18}" text-anchor="middle">{tick:.2f}</text>'
+        for tick in ticks
+    ]
+    for power in range(math.ceil(low), math.floor(high) + 1):
+        y = place((left, 10.0**power))[1]
+        parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{10.0**power:g}</text>')
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(f'<text x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">mean acceptance</text>')
+    parts.append(f'<text x="14" y="{HEIGHT / 2}" transform="rotate(-90 14 {HEIGHT / 2})">U, nats² (log)</text>')
+    return parts

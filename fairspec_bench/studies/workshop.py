@@ -48,7 +48,6 @@ from fairspec_bench.studies import mend
 from fairspec_bench.suite.training import refuse_suite_prompts, training_prompts
 from fairspec_bench.testbed.corpus import zipf
 
-STORED = torch.bfloat16
 REPLAYS, OUTCOME = "replays.jsonl", "outcome.json"
 
 
@@ -221,7 +220,7 @@ class Bench:
             drafter = self._fitted(method, trainee, student)
             return drafter, Outcome(job=job, before=figures_of(trainee), after=None, best_step=None)
         history, best = train(trainee, method, job.recipe)
-        mend.round_to(trainee, STORED)
+        mend.round_to(trainee, mend.stored_dtype(ask))
         after = figures_of(trainee, step=best)
         outcome = Outcome(job=job, before=history[0], after=after, best_step=best, history=tuple(history))
         return ModelDrafter(student, self.verifier), outcome

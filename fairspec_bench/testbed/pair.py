@@ -1,7 +1,8 @@
 """Makes verifier/drafter pairs with a known language imbalance: the embedded pair and pairs on a user's own text.
 
 Knows the recipes (sizes, schedules, seeds, mixes) and how a finished model is saved. The embedded pair's weights lie
-beside this file in `pair/`; `python -m fairspec_bench.testbed.pair OUT [tiny]` makes them again.
+beside this file in `pair/`; `python -m fairspec_bench.testbed.pair OUT` makes the pair again, `… OUT tiny` a small one
+for tests, `… OUT balanced` a drafter that serves all languages alike.
 """
 
 from __future__ import annotations
@@ -65,6 +66,9 @@ TINY = PairRecipe(
 )
 """Half a minute of one core, for tests: it writes the language and does no arithmetic."""
 
+BALANCED = replace(EMBEDDED.drafter, schedule=Schedule(20, 380, 200, 0.03, 6e-3), skew=0.0, seed=7)
+"""A drafter for the embedded verifier that serves all languages alike: there, unfairness must not be found."""
+
 TEXT_SCALES = {
     "tiny": PairRecipe(
         vocabulary=2048,
@@ -97,6 +101,13 @@ def train_embedded(out: Path, recipe: PairRecipe = EMBEDDED, say: Say = print) -
         return source(tokenizer, zipf(ORDER, member.skew), member.batch, member.seed)
 
     return _train_pair(out, recipe, tokenizer, batches, {"text": "built in, split train"}, say)
+
+
+def train_balanced(folder: Path, say: Say = print) -> None:
+    """Train the drafter `BALANCED` for the embedded verifier into `folder`; a stopped training goes on."""
+    tokenizer = train_tokenizer(tokenizer_texts(), EMBEDDED.vocabulary, EMBEDDED.positions)
+    batches = source(tokenizer, zipf(ORDER, BALANCED.skew), BALANCED.batch, BALANCED.seed)
+    _train_member(folder, BALANCED, tokenizer, EMBEDDED.positions, batches, {"text": "built in, split train"}, say)
 
 
 def train_on_text(
@@ -133,14 +144,27 @@ def _train_pair(
 ) -> tuple[Path, Path]:
     folders = out / "verifier", out / "drafter"
     for folder, member in zip(folders, (recipe.verifier, recipe.drafter), strict=True):
-        if (folder / "recipe.json").exists():
-            continue
-        model = build(member.shape, len(tokenizer), recipe.positions, member.seed)
-        checkpoint = out / f".{folder.name}.pt"
-        train(model, batches(member), member.schedule, checkpoint=checkpoint, say=_prefixed(folder.name, say))
-        save(model, tokenizer, folder, {"recipe": asdict(member), "torch": torch.__version__, **facts})
-        checkpoint.unlink(missing_ok=True)
+        _train_member(folder, member, tokenizer, recipe.positions, batches(member), facts, say)
     return folders
+
+
+def _train_member(
+    folder: Path,
+    member: Recipe,
+    tokenizer: PreTrainedTokenizerFast,
+    positions: int,
+    batches: Source,
+    facts: dict[str, object],
+    say: Say,
+) -> None:
+    """One model of a pair, unless it is there."""
+    if (folder / "recipe.json").exists():
+        return
+    model = build(member.shape, len(tokenizer), positions, member.seed)
+    checkpoint = folder.parent / f".{folder.name}.pt"
+    train(model, batches, member.schedule, checkpoint=checkpoint, say=_prefixed(folder.name, say))
+    save(model, tokenizer, folder, {"recipe": asdict(member), "torch": torch.__version__, **facts})
+    checkpoint.unlink(missing_ok=True)
 
 
 def _prefixed(name: str, say: Say) -> Say:
@@ -158,4 +182,7 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    train_embedded(Path(sys.argv[1]), TINY if "tiny" in sys.argv[2:] else EMBEDDED)
+    if "balanced" in sys.argv[2:]:
+        train_balanced(Path(sys.argv[1]))
+    else:
+        train_embedded(Path(sys.argv[1]), TINY if "tiny" in sys.argv[2:] else EMBEDDED)
