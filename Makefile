@@ -35,6 +35,9 @@ results: $(VENV)/.installed
 	  --format markdown > docs/results/ntrex-mended-$$suite/change.md || exit 2; done
 
 studies: $(VENV)/.installed
+	$(BIN)/python -m fairspec_bench.testbed.pair runs/balanced balanced
+	$(BIN)/fairspec reproduce embedded:verifier,runs/balanced --suite embedded_math --limit 250 --batch_size 50 \
+	  --race_rounds 0 --seeds 0 --markdown
 	for study in causal rivals transfer; do $(BIN)/fairspec study $$study --out runs/studies || exit 2; done
 	cp runs/studies/*/*.md runs/studies/*/*.svg runs/studies/*/*.json docs/results/
 	$(BIN)/fairspec reproduce --limit 60 --batch_size 30 --race_prompts 4 --race_rounds 5 --markdown
