@@ -19,7 +19,7 @@ from fairspec_bench.measure.catalogue import measures
 from fairspec_bench.measure.lines import Book, Lines, Sheets, open_book, suite_sheets
 from fairspec_bench.measure.show import cell, plain_table
 from fairspec_bench.measure.table import Linear, Measure, Sheet, assemble, known, linear, published, replicate
-from fairspec_bench.records import Estimate, FairspecError, Record, RunConfig, SuiteConfig
+from fairspec_bench.records import Estimate, FairspecError, Record, RunConfig
 
 SPREADS: Mapping[str, tuple[str, Callable[[Array], Array]]] = {
     "unfairness": ("misfit", unfairness.unfairness),
@@ -74,7 +74,11 @@ def compare_runs(
     if not shared:
         raise FairspecError("compare: the runs have no suite in common. Run both on the same --suite.")
     before, after = _on_common_prompts(before, after, after.config), _on_common_prompts(after, before, after.config)
-    suites = tuple(_suite(before, after, suite, replicates, seed) for suite in shared)
+    gamma = after.config.gamma
+    suites = tuple(
+        compare_sheets(suite.name, suite_sheets(before, suite), suite_sheets(after, suite), gamma, replicates, seed)
+        for suite in shared
+    )
     return Comparison(suites=suites, replicates=replicates, bootstrap_seed=seed)
 
 
@@ -92,14 +96,16 @@ def _on_common_prompts(book: Book, other: Book, config: RunConfig) -> Book:
     )
 
 
-def _suite(before: Book, after: Book, suite: SuiteConfig, replicates: int, seed: int) -> SuiteComparison:
-    table = measures(after.config.gamma)
-    old, new = suite_sheets(before, suite), suite_sheets(after, suite)
+def compare_sheets(
+    suite: str, old: Sheets, new: Sheets, gamma: int, replicates: int = 10_000, seed: int = 0
+) -> SuiteComparison:
+    """`new` − `old` of one suite. Both are laid out over the same prompts."""
+    table = measures(gamma)
     differences = {
         name: _differences(table[name], old.prompts, new.prompts, new.parts, replicates) for name in COMPARED
     }
     return SuiteComparison(
-        suite=suite.name,
+        suite=suite,
         clusters={task: len(np.unique(sheet.clusters)) for task, sheet in new.prompts.items()},
         differences=differences,
         unfairness=_change_of_spread(table["misfit"], unfairness.unfairness, _minus, old, new, replicates, seed),

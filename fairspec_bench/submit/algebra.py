@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fairspec_bench.measure.acceptance import blocks_from_matches
 from fairspec_bench.records import Answer, Block, Replay, Timing, Trace
 from fairspec_bench.submit.findings import Findings
-from fairspec_bench.submit.track import Reference, Track
+from fairspec_bench.suite.tracks import Reference, Track
 
 SUM_TOLERANCE = 1e-3
 """Of sums of float32 figures, per context."""

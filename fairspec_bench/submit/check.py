@@ -19,8 +19,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fairspec_bench.entries import Submission, Verified
 from fairspec_bench.measure.lines import Lines, suite_of, task_of
 from fairspec_bench.measure.report import build_report
+from fairspec_bench.measure.sums import prompt_sums
 from fairspec_bench.records import (
     Answer,
     Dropped,
@@ -40,8 +42,8 @@ from fairspec_bench.submit import algebra, schema
 from fairspec_bench.submit.algebra import MODES, Place
 from fairspec_bench.submit.findings import Findings, Verdict
 from fairspec_bench.submit.reading import JsonFault, Tree, parse_json
-from fairspec_bench.submit.schema import Submission, check_text, read_submission
-from fairspec_bench.submit.track import Track, load_reference, load_track
+from fairspec_bench.submit.schema import check_text, read_submission
+from fairspec_bench.suite.tracks import Track, load_reference, load_track
 
 L = TypeVar("L", Trace, Answer, Replay, Timing)
 
@@ -64,9 +66,9 @@ def check(folder: Path, tracks: Path | None = None) -> Verdict:
     """
     findings = Findings()
     checker = _Checker(folder, findings, tracks)
-    report = None
+    verified = None
     try:
-        report = checker.run()
+        verified = checker.run()
     except Exception as error:  # whatever a folder provokes must end in a refusal, not in a traceback
         findings.add("X001", ".", "checker", f"{type(error).__name__}: {error}", "a finished check")
     return Verdict(
@@ -74,7 +76,7 @@ def check(folder: Path, tracks: Path | None = None) -> Verdict:
         omitted=findings.omitted,
         track=checker.track.name if checker.track else None,
         manifest_sha256=checker.manifest_sha256,
-        report=report if not findings else None,
+        verified=verified if not findings else None,
     )
 
 
@@ -86,7 +88,7 @@ class _Checker:
         self.manifest_sha256: Sha256 | None = None
         self.track: Track | None = None
 
-    def run(self) -> Report | None:
+    def run(self) -> Verified | None:
         if self.folder.is_symlink() or not self.folder.is_dir():
             self.findings.add("F001", ".", "folder", "no folder", "the folder of one submission")
             return None
@@ -103,7 +105,7 @@ class _Checker:
             return None
         environments = self._environments()
         lines = _RunLines(self, self.track, config).check(environments)
-        return None if self.findings else self._report(self.track, config, environments, lines)
+        return None if self.findings else self._verified(entry, self.track, config, environments, lines)
 
     # ----------------------------------------------------------------- files
 
@@ -259,9 +261,14 @@ class _Checker:
 
     # ----------------------------------------------------------------- what follows from the lines
 
-    def _report(
-        self, track: Track, config: RunConfig, environments: tuple[Environment, ...], lines: Lines
-    ) -> Report | None:
+    def _verified(
+        self,
+        entry: Submission,
+        track: Track,
+        config: RunConfig,
+        environments: tuple[Environment, ...],
+        lines: Lines,
+    ) -> Verified | None:
         name = f"{RUN_FOLDER}/{REPORT}"
         made = self.tree.document(name, Report)
         if made is None:
@@ -270,7 +277,15 @@ class _Checker:
         at = Place(self.findings, self.tree.stored(name) or name, 1)
         for field, here, there in islice(differences(made[0].model_dump(), report.model_dump(), ""), 5):
             at.add("P001", field, here, there)
-        return report
+        assert self.manifest_sha256 is not None
+        assert track.reference_sha256 is not None
+        return Verified(
+            manifest_sha256=self.manifest_sha256,
+            reference_sha256=track.reference_sha256,
+            entry=entry,
+            report=report,
+            sums=prompt_sums(config, lines),
+        )
 
 
 _FIXED = ("tokenizer_sha256", "chat_template", "rule", "gamma", "seed", "dtype")

@@ -8,7 +8,8 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Mapping
 
-from fairspec_bench.records import Record, Report, Sha256
+from fairspec_bench.entries import Verified
+from fairspec_bench.records import Record, Sha256
 
 MAX_FINDINGS = 500
 """More are counted, not kept: a broken file breaks every line alike."""
@@ -107,7 +108,7 @@ class Finding(Record):
 
 
 class Verdict(Record):
-    """All that a check found. Only a verdict without findings has a report: the one recomputed from the lines.
+    """All that a check found. Only a verdict without findings has something `verified`: recomputed from the lines.
 
     `manifest_sha256` is the hash of the manifest's bytes, by which a checked submission is known; `omitted` counts
     findings beyond the first 500.
@@ -117,7 +118,7 @@ class Verdict(Record):
     omitted: int
     track: str | None
     manifest_sha256: Sha256 | None
-    report: Report | None
+    verified: Verified | None
 
     @property
     def ok(self) -> bool:

@@ -15,7 +15,7 @@ from fairspec_bench.records import FairspecError, ModelConfig, RunConfig, Sha256
 from fairspec_bench.score.folder import LOCK, RUN
 from fairspec_bench.submit.check import MANIFEST, RUN_FOLDER
 from fairspec_bench.submit.schema import BLANK, FILE
-from fairspec_bench.submit.track import load_track
+from fairspec_bench.suite.tracks import load_track
 
 SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 

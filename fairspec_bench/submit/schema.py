@@ -1,4 +1,4 @@
-"""`submission.toml`: who submits what drafter to which track. Knows its fields and what plain text is.
+"""`submission.toml`: who submits what drafter to which track. Knows what its fields may hold and what plain text is.
 
 Reads nothing from a disk and compares with nothing: that is `check`'s.
 """
@@ -9,11 +9,11 @@ import re
 import tomllib
 import unicodedata
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
-from fairspec_bench.records import Record, Sha256
+from fairspec_bench.entries import Submission
 from fairspec_bench.submit.findings import Findings
 from fairspec_bench.submit.reading import unsafe_name
 
@@ -30,32 +30,6 @@ CODE = (".py", ".pyc", ".so", ".sh", ".dll", ".exe", ".js")
 MAX_MARKS = 4
 BLANK = "..."
 """What a template leaves to be filled in."""
-
-
-class DrafterEntry(Record):
-    """The drafter. A `model` has a `revision`, a commit or the hash of its weights, and the SHA-256 of its `files`."""
-
-    kind: Literal["model", "ngram", "lookup", "oracle"]
-    repo: str = Field(min_length=1, max_length=200)
-    revision: str | None = Field(default=None, max_length=100)
-    parameters: int | None = Field(default=None, ge=0, le=10**13)
-    files: dict[str, Sha256] = Field(default_factory=dict)
-    training_data: str = Field(min_length=1, max_length=2_000)
-    trained_on_suite_data: bool
-
-
-class Submission(Record):
-    """A submission as its authors describe it: plain text, NFC."""
-
-    schema_version: Literal[1]
-    name: str = Field(min_length=1, max_length=80)
-    description: str = Field(min_length=1, max_length=2_000)
-    authors: list[str] = Field(min_length=1, max_length=50)
-    contact: str = Field(min_length=1, max_length=200)
-    licence: str = Field(min_length=1, max_length=100)
-    url: str = Field(min_length=1, max_length=300)
-    track: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
-    drafter: DrafterEntry
 
 
 def read_submission(raw: bytes, findings: Findings) -> Submission | None:

@@ -26,8 +26,8 @@ from fairspec_bench.records import (
     write_record,
 )
 from fairspec_bench.score.folder import RunFolder, race_keys, units
+from fairspec_bench.score.packs import write_reference
 from fairspec_bench.submit.pack import new, pack
-from fairspec_bench.submit.track import write_reference
 
 RUN = Path(__file__).parents[2] / "docs" / "results" / "embedded-pair"
 SUITES, LANGUAGES, PROMPTS, ROUNDS, REPLICATES = ("embedded_math", "embedded_story"), ("en", "ja"), 3, 2, 20

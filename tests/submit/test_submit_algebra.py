@@ -9,9 +9,10 @@ import pytest
 
 from fairspec_bench.records import Answer, Block, Replay, Rule, Timing, Trace
 from fairspec_bench.score.folder import RunFolder
+from fairspec_bench.score.packs import references_of
 from fairspec_bench.submit.algebra import Place, check_race, check_replay, check_timing, matches, most_distance
 from fairspec_bench.submit.findings import Findings
-from fairspec_bench.submit.track import Reference, Track, load_track, references_of
+from fairspec_bench.suite.tracks import Reference, Track, load_track
 
 RACED = Path(__file__).parents[2] / "docs" / "results" / "ntrex-mgsm"
 

@@ -20,6 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small import change_line, small_submission
 
+from fairspec_bench.records import Replay
+from fairspec_bench.score.folder import RunFolder
 from fairspec_bench.submit import algebra
 from fairspec_bench.submit import check as checker
 from fairspec_bench.submit.check import check, differences
@@ -52,9 +54,20 @@ def codes(verdict: Verdict) -> set[str]:
 
 def test_a_valid_submission_passes_with_the_report_of_its_lines(valid: tuple[Path, Path], passed: Verdict) -> None:
     assert [str(finding) for finding in passed.findings] == []
-    assert passed.report is not None
-    assert passed.report.model_dump_json(indent=1) + "\n" == (valid[0] / "run" / "report.json").read_text()
+    assert passed.verified is not None
+    assert passed.verified.report.model_dump_json(indent=1) + "\n" == (valid[0] / "run" / "report.json").read_text()
     assert passed.track == "small"
+
+
+def test_the_kept_sums_are_those_of_the_lines(valid: tuple[Path, Path], passed: Verdict) -> None:
+    run = RunFolder(valid[0] / "run")
+    replays = {replay.key: replay for replay in run.lines("replay", Replay)}
+    assert passed.verified is not None
+    sums = passed.verified.sums
+    assert list(sums.keys) == sorted(replays)
+    for name, field in {"alpha": "alpha", "kl": "kl", "contexts": "contexts"}.items():
+        assert sums.columns[name] == pytest.approx([getattr(replays[key], field) for key in sums.keys], rel=1e-7)
+    assert sums.clusters[0] == f"embedded_math/{run.config.clusters[sums.keys[0]]}"
 
 
 def test_a_gzipped_submission_is_the_same(copy: Path, valid: tuple[Path, Path], passed: Verdict) -> None:
@@ -64,7 +77,10 @@ def test_a_gzipped_submission_is_the_same(copy: Path, valid: tuple[Path, Path], 
     pack(copy)
     verdict = check(copy, valid[1])
     assert [str(finding) for finding in verdict.findings] == []
-    assert verdict.report == passed.report
+    assert verdict.verified is not None
+    assert passed.verified is not None
+    assert verdict.verified.report == passed.verified.report
+    assert verdict.verified.sums == passed.verified.sums
     assert verdict.manifest_sha256 != passed.manifest_sha256
 
 
@@ -76,7 +92,7 @@ def test_a_hostile_submission_is_refused_with_its_code(way: Way, copy: Path, val
     verdict = check(copy, valid[1])
     assert way.code in codes(verdict), [str(finding) for finding in verdict.findings[:5]]
     assert "X001" not in codes(verdict)
-    assert verdict.report is None
+    assert verdict.verified is None
     for finding in verdict.findings:
         line = str(finding)
         assert line.isascii()
@@ -230,6 +246,6 @@ def test_a_random_change_is_refused_or_harmless(
         verdict = check(folder, valid[1])
     assert "X001" not in codes(verdict), [str(finding) for finding in verdict.findings]
     if not verdict.findings:
-        assert verdict.report is not None
-        assert passed.report is not None
-        assert list(differences(verdict.report.model_dump(), passed.report.model_dump(), "")) == []
+        assert verdict.verified is not None
+        assert passed.verified is not None
+        assert list(differences(verdict.verified.report.model_dump(), passed.verified.report.model_dump(), "")) == []

@@ -10,7 +10,8 @@ import pytest
 from small import RUN, small_run, small_track
 
 from fairspec_bench.records import FairspecError, RunConfig, lines_text, read_record
-from fairspec_bench.submit.track import list_tracks, load_reference, load_track, references_of, tracks_folder
+from fairspec_bench.score.packs import references_of
+from fairspec_bench.suite.tracks import list_tracks, load_reference, load_track, tracks_folder
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """Tracks: what is fixed for everyone who is compared, and the reference texts they are compared on.
 
-Knows the files under `tasks/tracks/` and how a reference pack is made of a finished run. Judges nothing. A key that a
-track's file leaves out is `null`; a track with a `null` takes no submissions.
+Knows the files under `tasks/tracks/`. Judges nothing, and needs no torch. A key that a track's file leaves out is
+`null`; a track with a `null` takes no submissions.
 
     <name>.toml                  suites and hashes, verifier, tokenizer, rule, γ, cap, stops, dtype, hardware
     <name>.reference.jsonl.gz    a line per prompt: the verifier's text, its grade and its entropy
@@ -19,22 +19,24 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from fairspec_bench.records import (
-    Answer,
-    FairspecError,
-    Finish,
-    Record,
-    Replay,
-    Rule,
-    Sha256,
-    Trace,
-    lines_text,
-)
-from fairspec_bench.score.folder import RunFolder
+from fairspec_bench.records import Answer, FairspecError, Finish, Record, Rule, Sha256
+
+
+class Divergence(Record):
+    """How far the verifier may depart from the reference on another machine, from the verifier against itself.
+
+    `gap`: nats by which its own argmax may lie above the text's token; `share`: of prompts that may have such a place.
+    """
+
+    gap: float = Field(ge=0)
+    share: float = Field(ge=0, le=1)
 
 
 class TrackSuite(Record):
-    """One suite of a track. `limit` left out: all prompts. `stops`: the strings that may end a text."""
+    """One suite of a track. `limit` left out: all prompts. `stops`: the strings that may end a text.
+
+    `divergence` by language; a language without one allows none.
+    """
 
     name: str
     version: str
@@ -44,6 +46,7 @@ class TrackSuite(Record):
     stops: tuple[str, ...] = ()
     data_sha256: dict[str, Sha256] | None = None
     prompts_sha256: dict[str, Sha256] | None = None
+    divergence: dict[str, Divergence] = Field(default_factory=dict)
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -58,7 +61,11 @@ class Hardware(Record):
 
 
 class Track(Record):
-    """What every submission of a track shares. `vocabulary`: ids run from 0 to one less."""
+    """What every submission of a track shares. `vocabulary`: ids run from 0 to one less.
+
+    `baseline` is the slug of the submission that others are shown against. An `archived` track takes no more of them
+    and keeps its board; the text says why and what came after.
+    """
 
     schema_version: Literal[1]
     name: str
@@ -77,6 +84,8 @@ class Track(Record):
     hardware: Hardware | None = None
     replicates: int = Field(default=10_000, ge=2)
     reference_sha256: Sha256 | None = None
+    baseline: str | None = None
+    archived: str | None = None
     suites: tuple[TrackSuite, ...] = Field(min_length=1)
 
     @property
@@ -151,31 +160,3 @@ def load_reference(track: Track, folder: Path | None = None) -> dict[str, Refere
         raise FairspecError(f"{path}: not the texts this track was fixed with. Restore the track's reference.")
     references = [Reference.model_validate_json(line) for line in text.splitlines()]
     return {each.key: each for each in references}
-
-
-def references_of(run: Path) -> tuple[Reference, ...]:
-    """The texts that a finished run was made on, by key. Raises `FairspecError` for a run that is not whole."""
-    folder = RunFolder(run)
-    if not folder.whole:
-        raise FairspecError(f"{run}: {folder.progress}. Finish the run before it becomes a reference.")
-    answers = {answer.key: answer for answer in folder.lines("answer", Answer)}
-    replays = {replay.key: replay for replay in folder.lines("replay", Replay)}
-    return tuple(
-        Reference(
-            key=trace.key,
-            cluster=folder.config.clusters[trace.key],
-            prompt_sha=trace.prompt_sha,
-            ids=trace.ids,
-            finish=trace.finish,
-            verifier_entropy=replays[trace.key].verifier_entropy if trace.key in replays else None,
-            answer=answers[trace.key],
-        )
-        for trace in sorted(folder.lines("trace", Trace), key=lambda trace: trace.key)
-    )
-
-
-def write_reference(run: Path, path: Path) -> Sha256:
-    """Make a run's texts a track's reference pack at `path`; → the hash that the track's file must name."""
-    text = lines_text(references_of(run)).encode()
-    path.write_bytes(gzip.compress(text, 9, mtime=0))
-    return hashlib.sha256(text).hexdigest()
