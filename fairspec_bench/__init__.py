@@ -12,11 +12,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fairspec_bench.desk import (
+        board,
+        build_board,
+        list_tracks,
+        new_track,
+        submit_audit,
+        submit_check,
+        submit_new,
+        submit_pack,
+        submit_score,
+    )
     from fairspec_bench.face import (
         build_site,
         compare,
         demo,
-        doctor,
         list_methods,
         list_pairs,
         list_suites,
@@ -30,17 +40,17 @@ if TYPE_CHECKING:
         reproduce,
         run,
         study,
-        submit_check,
-        submit_new,
-        submit_pack,
         train_testbed,
     )
+    from fairspec_bench.health import doctor
     from fairspec_bench.records import FairspecError, Report, Rule
 
 __all__ = [
     "FairspecError",
     "Report",
     "Rule",
+    "board",
+    "build_board",
     "build_site",
     "compare",
     "demo",
@@ -48,19 +58,23 @@ __all__ = [
     "list_methods",
     "list_pairs",
     "list_suites",
+    "list_tracks",
     "load_pair",
     "load_suite",
     "merge",
     "mitigate",
+    "new_track",
     "plan",
     "report",
     "report_frame",
     "reproduce",
     "run",
     "study",
+    "submit_audit",
     "submit_check",
     "submit_new",
     "submit_pack",
+    "submit_score",
     "train_testbed",
 ]
 
@@ -68,6 +82,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from fairspec_bench import face, records
+    from fairspec_bench import desk, face, health, records
 
-    return getattr(face if hasattr(face, name) else records, name)
+    return getattr(next(room for room in (face, desk, health, records) if hasattr(room, name)), name)

@@ -10,24 +10,21 @@ import inspect
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fairspec_bench import cli_board
 from fairspec_bench.records import FairspecError
+from fairspec_bench.terminal import mending, progress, say, show_rich, shown, silence
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from fairspec_bench.face import Finding
+    from fairspec_bench.health import Finding
     from fairspec_bench.measure.compare import Comparison
     from fairspec_bench.records import Report
     from fairspec_bench.score.plan import Plan
-    from fairspec_bench.score.run import Progress
-    from fairspec_bench.studies.mend import Watched
 
 app = typer.Typer(
     name="fairspec",
@@ -37,15 +34,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-site_app = typer.Typer(help="The static board of runs.", rich_markup_mode=None)
-app.add_typer(site_app, name="site")
-submit_app = typer.Typer(help="Submissions: make one, check one.", rich_markup_mode=None)
-app.add_typer(submit_app, name="submit")
+app.add_typer(cli_board.submit_app, name="submit")
+app.add_typer(cli_board.site_app, name="site")
+app.command("track")(cli_board.track)
 
 # typer keeps its own copy of click: the class of usage errors is found through one of its children.
 USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 
-Show = Callable[[str, float, float], None]
 STOPPED = 130  # what a shell calls a process that Ctrl-C ended; typer turns the interrupt into this status
 
 Verifier = Annotated[str, typer.Argument(help="Folder, Hub id or embedded:verifier.")]
@@ -87,22 +82,22 @@ def demo(
     """The main job on the built-in suites and pair: score, mend with s-CDF, score again, build the site, say where."""
     from fairspec_bench import face
 
-    with _progress() as show:
-        made = face.demo(out, quick=quick, watch=_shown(show), watch_mending=_mending(show))
-    _print(face.render(made.reports[0]))
-    _print(face.render(made.change))
-    _say(f"runs: {made.before}, {made.after}", f"page: {made.page}")
+    with progress() as show:
+        made = face.demo(out, quick=quick, watch=shown(show), watch_mending=mending(show))
+    show_rich(face.render(made.reports[0]))
+    show_rich(face.render(made.change))
+    say(f"runs: {made.before}, {made.after}", f"page: {made.page}")
 
 
 @app.command()
 def doctor() -> None:
     """Device, versions, data and models: found or missing, and what to do about it."""
-    from fairspec_bench import face
+    from fairspec_bench import health
 
-    _silence()
-    findings = face.doctor()
+    silence()
+    findings = health.doctor()
     for finding in findings:
-        _say(_finding(finding))
+        say(_finding(finding))
     if any(finding.needed and not finding.ok for finding in findings):
         raise typer.Exit(1)
 
@@ -114,19 +109,19 @@ def tasks(suite: Annotated[str | None, typer.Argument(help="Show one suite and i
 
     if suite is None:
         for info in face.list_suites():
-            _say(f"{info.name:<16}{len(info.languages):>3} languages  {info.licence:<13}{info.title}")
+            say(f"{info.name:<16}{len(info.languages):>3} languages  {info.licence:<13}{info.title}")
         return
     status, prompt = face.describe_suite(suite)
     info = status.info
-    _say(f"{info.name} {info.version}: {info.title}", f"licence {info.licence}, {info.home}")
+    say(f"{info.name} {info.version}: {info.title}", f"licence {info.licence}, {info.home}")
     for language, count in status.prompts.items():
         published = {True: "as published", False: "NOT the published data", None: ""}[status.as_published[language]]
-        _say(f"  {language:<10}{count:>5} prompts  data sha256 {status.data_sha256[language][:16]}  {published}")
+        say(f"  {language:<10}{count:>5} prompts  data sha256 {status.data_sha256[language][:16]}  {published}")
     if status.problem:
         raise FairspecError(status.problem)
     if prompt is not None:
         text = prompt.text if prompt.text is not None else str(prompt.messages)
-        _say("", f"{prompt.key}, cap {prompt.cap}, stops {list(prompt.stops)}:", text)
+        say("", f"{prompt.key}, cap {prompt.cap}, stops {list(prompt.stops)}:", text)
 
 
 def _asking_like(other: Command) -> Callable[[Command], Command]:
@@ -168,7 +163,7 @@ def plan(
     """Tokens, memory, disk and hours of a run beforehand."""
     from fairspec_bench import face
 
-    _silence()
+    silence()
     _print_plan(face.plan(verifier, drafter, suite, **_options(locals())))
 
 
@@ -180,13 +175,13 @@ def run(out: Out = None, **asked: Any) -> None:
 
     pair = asked["verifier"], asked["drafter"]
     folder = out or face.default_out(*pair)
-    with _progress() as show:
-        report = face.run(*pair, asked["suite"], folder, watch=_shown(show), **_options(asked))
+    with progress() as show:
+        report = face.run(*pair, asked["suite"], folder, watch=shown(show), **_options(asked))
     if report.config.part:
-        _say(f"part {asked['shard']} done: {folder}. When all are: fairspec merge OUT PART…")
+        say(f"part {asked['shard']} done: {folder}. When all are: fairspec merge OUT PART…")
     else:
-        _print(face.render(report))
-        _say(f"run: {folder}")
+        show_rich(face.render(report))
+        say(f"run: {folder}")
 
 
 @app.command()
@@ -201,60 +196,6 @@ def report(
     _print_in(format, face.report(run) if other is None else face.compare(run, other))
 
 
-@site_app.command("build")
-def site_build(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
-    out: Annotated[Path, typer.Option(help="Folder of the site, replaced whole.")] = Path("site"),
-    change: Annotated[
-        list[str] | None, typer.Option(help="BEFORE,AFTER: two of the folders whose difference is shown; repeatable.")
-    ] = None,
-) -> None:
-    """Render the board from run folders."""
-    from fairspec_bench import face
-
-    _say(f"page: {face.build_site(runs, out, changes=[face.parse_change(text) for text in change or ()])}")
-
-
-@submit_app.command("new")
-def submit_new(
-    folder: Annotated[Path, typer.Argument(help="submissions/SLUG, to be made.")],
-    run: Annotated[Path, typer.Option(help="The finished run folder.")],
-    track: Annotated[str, typer.Option(help="The track it is run on.")] = "embedded",
-    files: Annotated[
-        list[Path] | None, typer.Option("--file", help="A file of the drafter, hashed; repeatable.")
-    ] = None,
-) -> None:
-    """Make a submission from a run; its blanks are yours to fill. Then: fairspec submit pack."""
-    from fairspec_bench import face
-
-    _say(f"fill the blanks of {face.submit_new(folder, track, run, files=tuple(files or ()))}")
-
-
-@submit_app.command("pack")
-def submit_pack(folder: Annotated[Path, typer.Argument(help="The submission's folder.")]) -> None:
-    """Write the manifest of a submission. Then: fairspec submit check."""
-    from fairspec_bench import face
-
-    _say(f"manifest: {face.submit_pack(folder)}")
-
-
-@submit_app.command("check")
-def submit_check(
-    folder: Annotated[Path, typer.Argument(help="The submission's folder.")],
-    as_json: Annotated[bool, typer.Option("--json", help="The verdict as JSON.")] = False,
-) -> None:
-    """Recompute everything a submission claims; all faults at once. Needs no GPU and no network."""
-    from fairspec_bench import face
-
-    verdict = face.submit_check(folder)
-    if as_json:
-        _say(verdict.model_dump_json(indent=1))
-    else:
-        _say(*map(str, verdict.findings), "accepted" if verdict.ok else f"refused: {len(verdict.findings)} faults")
-    if not verdict.ok:
-        raise typer.Exit(1)
-
-
 @app.command("testbed")
 def train_testbed(
     text: Annotated[Path, typer.Option(help="Folder of <language>.txt.")],
@@ -266,8 +207,8 @@ def train_testbed(
     """Train a verifier/drafter pair with a known language imbalance. Stopped, the same command goes on."""
     from fairspec_bench import face
 
-    verifier, drafter = face.train_testbed(text, out, skew=skew, scale=scale, seed=seed, say=_say)
-    _say(f"verifier: {verifier}", f"drafter:  {drafter}")
+    verifier, drafter = face.train_testbed(text, out, skew=skew, scale=scale, seed=seed, say=say)
+    say(f"verifier: {verifier}", f"drafter:  {drafter}")
 
 
 @app.command()
@@ -299,7 +240,7 @@ def mitigate(
     """Mend a drafter on the verifier's own text, by s-CDF or a rival. Stopped, the same command goes on."""
     from fairspec_bench import face
 
-    with _progress() as show:
+    with progress() as show:
         mended = face.mitigate(
             verifier,
             drafter,
@@ -320,10 +261,10 @@ def mitigate(
             chat_template=apply_chat_template,
             model_args=face.parse_options(model_args),
             drafter_args=face.parse_options(drafter_args),
-            watch=_mending(show),
+            watch=mending(show),
         )
-    _print(face.render(mended))
-    _say(f"drafter: {mended.folder}")
+    show_rich(face.render(mended))
+    say(f"drafter: {mended.folder}")
 
 
 @app.command()
@@ -356,7 +297,7 @@ def reproduce(
     """The paper's claims, each beside what was measured here. Stopped, the same command goes on."""
     from fairspec_bench import face
 
-    with _progress() as show:
+    with progress() as show:
         made = face.reproduce(
             pair,
             out,
@@ -374,17 +315,17 @@ def reproduce(
             dtype=dtype,
             race_prompts=race_prompts,
             race_rounds=race_rounds,
-            watch=_shown(show),
-            watch_mending=_mending(show),
+            watch=shown(show),
+            watch_mending=mending(show),
             say=lambda line: typer.echo(line, err=True),
         )
     if as_json:
-        _say(made.claims.model_dump_json(indent=1))
+        say(made.claims.model_dump_json(indent=1))
     elif as_markdown:
-        _say(face.markdown(made).rstrip("\n"))
+        say(face.markdown(made).rstrip("\n"))
     else:
-        _print(face.render(made))
-        _say(f"runs: {made.before.parent}")
+        show_rich(face.render(made))
+        say(f"runs: {made.before.parent}")
 
 
 @app.command()
@@ -396,8 +337,8 @@ def study(
     """A study of the embedded verifier: hours on two cores. Stopped, the same command goes on."""
     from fairspec_bench import face
 
-    _silence()
-    _say(f"page: {face.study(name, out, workers=workers, say=lambda line: typer.echo(line, err=True))}")
+    silence()
+    say(f"page: {face.study(name, out, workers=workers, say=lambda line: typer.echo(line, err=True))}")
 
 
 @app.command()
@@ -408,8 +349,8 @@ def pairs() -> None:
     for pair in face.list_pairs():
         pinned = "pinned" if pair.pinned else "revision not pinned"
         licences = ", ".join(dict.fromkeys((pair.verifier.licence, pair.drafter.licence)))
-        _say(f"{pair.name:<28}{pair.memory_bytes / 2**30:7.2f} GiB  {licences}{', gated' * pair.gated}; {pinned}")
-        _say(f"{'':<28}{pair.verifier.model} ← {pair.drafter.model}")
+        say(f"{pair.name:<28}{pair.memory_bytes / 2**30:7.2f} GiB  {licences}{', gated' * pair.gated}; {pinned}")
+        say(f"{'':<28}{pair.verifier.model} ← {pair.drafter.model}")
 
 
 @app.command()
@@ -418,7 +359,7 @@ def methods() -> None:
     from fairspec_bench import face
 
     for name, title, task_aware in face.list_methods():
-        _say(f"{name:<18}{title}{' [task-aware]' if task_aware else ''}")
+        say(f"{name:<18}{title}{' [task-aware]' if task_aware else ''}")
 
 
 @app.command()
@@ -429,8 +370,8 @@ def merge(
     """Join the parts of a run into the whole."""
     from fairspec_bench import face
 
-    _print(face.render(face.merge(out, parts)))
-    _say(f"run: {out}")
+    show_rich(face.render(face.merge(out, parts)))
+    say(f"run: {out}")
 
 
 # --------------------------------------------------------------------------- from options to the face
@@ -460,34 +401,18 @@ def _names(text: str | None) -> tuple[str, ...] | None:
 # --------------------------------------------------------------------------- printing
 
 
-def _console() -> Console:
-    """Standard output; wide enough for the tables where it is no terminal."""
-    from rich.console import Console
-
-    return Console() if sys.stdout.isatty() else Console(width=160)
-
-
-def _say(*lines: str) -> None:
-    for line in lines:
-        typer.echo(line)
-
-
-def _print(shown: Any) -> None:
-    _console().print(shown)
-
-
 def _print_in(format: str, shown: Report | Comparison) -> None:
     from fairspec_bench import face
     from fairspec_bench.records import Report
 
     if format == "table":
-        _print(face.render(shown))
+        show_rich(face.render(shown))
     elif format == "json":
-        _say(shown.model_dump_json(indent=1))
+        say(shown.model_dump_json(indent=1))
     elif format == "csv" and isinstance(shown, Report):
-        _say(face.report_frame(shown).to_csv(index=False).rstrip("\n"))
+        say(face.report_frame(shown).to_csv(index=False).rstrip("\n"))
     elif format == "markdown":
-        _say(face.markdown(shown).rstrip("\n"))
+        say(face.markdown(shown).rstrip("\n"))
     else:
         known = "table, json, csv, markdown" if isinstance(shown, Report) else "table, json, markdown (of two runs)"
         raise FairspecError(f"--format {format}: unknown. Known: {known}.")
@@ -505,70 +430,14 @@ def _print_plan(plan: Plan) -> None:
     for task in plan.tasks:
         counts = (task.prompts, task.dropped, task.prompt_tokens, task.longest_prompt, task.most_output_tokens)
         table.add_row(task.task, *(f"{count:,}" for count in counts))
-    _print(table)
-    _say("memory: " + ", ".join(f"{name} {size / 2**30:.2f} GiB" for name, size in plan.memory_bytes.items()))
-    _say(f"disk: {plan.disk_bytes / 2**20:,.1f} MiB")
+    show_rich(table)
+    say("memory: " + ", ".join(f"{name} {size / 2**30:.2f} GiB" for name, size in plan.memory_bytes.items()))
+    say(f"disk: {plan.disk_bytes / 2**20:,.1f} MiB")
     if plan.hours is not None:
         stages = ", ".join(f"{stage} {hours:.2f}" for stage, hours in plan.hours.items())
-        _say(f"hours: {sum(plan.hours.values()):.2f} at most ({stages})")
+        say(f"hours: {sum(plan.hours.values()):.2f} at most ({stages})")
     for assumption in plan.assumptions:
-        _say(f"  assumed: {assumption}")
-
-
-def _silence() -> None:
-    """Weights of the size that is scored here load in a moment: no bar of its own for each model."""
-    import transformers
-
-    transformers.utils.logging.disable_progress_bar()
-
-
-def _shown(show: Show) -> Callable[[Progress], None]:
-    """A run's progress in the terms of `_progress`."""
-    return lambda seen: show(f"{seen.unit.stage} {seen.unit.shard}", seen.done, seen.total)
-
-
-def _mending(show: Show) -> Callable[[Watched], None]:
-    """A mending's progress likewise."""
-    return lambda seen: show(seen.label, seen.done, seen.total)
-
-
-@contextmanager
-def _progress() -> Iterator[Show]:
-    """Shows (label, done, total): a bar with an ETA on a terminal, else a plain line whenever the label changes."""
-    _silence()
-    with _bar() if sys.stderr.isatty() else _plain() as show:
-        yield show
-
-
-@contextmanager
-def _plain() -> Iterator[Show]:
-    last = ""
-
-    def show(label: str, done: float, total: float) -> None:
-        nonlocal last
-        if label != last:
-            last = label
-            typer.echo(f"{done / total:4.0%} {label}", err=True)
-
-    yield show
-
-
-@contextmanager
-def _bar() -> Iterator[Show]:
-    from rich.console import Console
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    bar = Bar(*columns, TextColumn("{task.description}"), console=Console(stderr=True), transient=True)
-
-    def show(label: str, done: float, total: float) -> None:
-        if not bar.task_ids:
-            bar.add_task(label, total=total, completed=int(done))
-        bar.update(bar.task_ids[0], completed=done, total=total, description=label)
-
-    with bar:
-        yield show
+        say(f"  assumed: {assumption}")
 
 
 # --------------------------------------------------------------------------- errors

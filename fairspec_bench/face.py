@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from fairspec_bench.score.run import Watch
     from fairspec_bench.studies.mend import Watched
     from fairspec_bench.studies.reproduce import Reproduced
-    from fairspec_bench.submit.findings import Verdict
     from fairspec_bench.suite.pairs import Pair
     from fairspec_bench.suite.tasks import Suite, SuiteInfo, SuiteStatus
 
@@ -268,30 +267,6 @@ def build_site(
     return build.build_site([Path(run) for run in runs], Path(out), shown)
 
 
-# --------------------------------------------------------------------------- submissions
-
-
-def submit_new(folder: str | Path, track: str, run: str | Path, **options: Any) -> Path:
-    """Make a submission from a finished run; options as in `submit.pack.new`. Raises `FairspecError`."""
-    from fairspec_bench.submit import pack
-
-    return pack.new(Path(folder), track, Path(run), **options)
-
-
-def submit_pack(folder: str | Path) -> Path:
-    """Write a submission's manifest; → its path. Raises `FairspecError`."""
-    from fairspec_bench.submit import pack
-
-    return pack.pack(Path(folder))
-
-
-def submit_check(folder: str | Path) -> Verdict:
-    """Recompute everything a submission claims, without torch; every fault at once."""
-    from fairspec_bench.submit import check
-
-    return check.check(Path(folder))
-
-
 # --------------------------------------------------------------------------- mending
 
 
@@ -519,100 +494,6 @@ def demo(
     second = run(verifier, str(mended.folder), DEMO_SUITES, after, watch=watch, **options)
     page = build_site([before, after], root / "site", changes=[(before, after)])
     return Demo(before, after, (first, second), compare(before, after), page)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that `doctor` looked at. `advice` says what to do where it is not `ok`."""
-
-    name: str
-    ok: bool
-    needed: bool
-    found: str
-    advice: str = ""
-
-
-def doctor() -> tuple[Finding, ...]:
-    """Device, versions, the embedded pair, data, Hub, cache: found or missing, and what to do about it."""
-    from fairspec_bench.score.environment import describe
-
-    here = describe("cpu")
-    versions = ", ".join(f"{name} {version}" for name, version in here.packages.items())
-    return (
-        Finding("python", True, True, f"{here.python} on {here.platform}"),
-        Finding("versions", True, True, versions),
-        Finding("cpu", True, True, f"{here.processor}, {here.cores} cores, {here.threads} threads in use"),
-        _cuda(),
-        _embedded_pair(),
-        *(_suite(info.name) for info in list_suites()),
-        _hub(),
-        _token(),
-        _cache(),
-    )
-
-
-def _cuda() -> Finding:
-    import torch
-
-    if not torch.cuda.is_available():
-        return Finding("cuda", False, False, "no CUDA device", "Without one, stay with --device cpu and small models.")
-    free, total = torch.cuda.mem_get_info()
-    memory = f"{free / 2**30:.0f} of {total / 2**30:.0f} GiB free"
-    return Finding("cuda", True, False, f"{torch.cuda.get_device_name()}, {memory}")
-
-
-def _embedded_pair() -> Finding:
-    try:
-        verifier, drafter = load_pair(f"{EMBEDDED}verifier", f"{EMBEDDED}drafter")
-    except FairspecError as error:
-        return Finding("embedded pair", False, True, str(error), "Install the package again.")
-    sizes = " and ".join(f"{model.parameters / 1e6:.2f} M" for model in (verifier, drafter.model) if model)
-    return Finding("embedded pair", True, True, f"loads and fits: {sizes} parameters")
-
-
-def _suite(name: str) -> Finding:
-    from fairspec_bench.suite import tasks
-
-    status = tasks.describe(name)
-    title = f"suite {name}"
-    if status.problem:
-        what, _, advice = status.problem.removeprefix(f"{name}: ").partition(". ")
-        return Finding(title, False, False, what, advice)
-    changed = [language for language, same in status.as_published.items() if same is False]
-    if changed:
-        return Finding(title, False, False, f"not the published data in {', '.join(changed)}", "Fetch the data again.")
-    return Finding(title, True, False, f"{sum(status.prompts.values())} prompts in {len(status.prompts)} languages")
-
-
-def _hub() -> Finding:
-    from fairspec_bench import hub
-
-    if hub.offline():
-        return Finding("hub", False, False, "HF_HUB_OFFLINE is set", "Only cached models and data are used; unset it.")
-    if hub.reachable():
-        return Finding("hub", True, False, "answers")
-    return Finding("hub", False, False, "cannot be reached", "Give folders instead of names, or connect.")
-
-
-def _token() -> Finding:
-    from huggingface_hub import get_token
-
-    if get_token():
-        return Finding("gated models", True, False, "a Hub token is set")
-    advice = "Accept a gated model's licence on its page, then set HF_TOKEN."
-    return Finding("gated models", False, False, "no Hub token", advice)
-
-
-def _cache() -> Finding:
-    import shutil
-
-    folder = cache_folder()
-    home = next(place for place in (folder, *folder.parents) if place.exists())
-    free = f"{shutil.disk_usage(home).free / 2**30:.0f} GiB free"
-    if os.access(home, os.W_OK):
-        return Finding("reference cache", True, False, f"{folder}, {free}")
-    advice = f"Set {CACHE_DIR} to a folder of yours."
-    return Finding("reference cache", False, True, f"{folder} cannot be written", advice)
 
 
 def parse_options(text: str | None) -> dict[str, str | int | float | bool]:

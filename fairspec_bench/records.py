@@ -130,6 +130,8 @@ class Replay(Record):
     Sums over contexts: `alpha` (under the decoding rule), `overlap`, `kl`, `cross_entropy` (temperature 1, full
     softmax; `None` for a drafter without a proper q). `draft_ids[i]` is the drafter's argmax for output position i + 2;
     `beta[i]` is `min(1, q(y)/p(y))` there, `None` under the greedy rule, where it is `draft_ids[i] == ids[i + 1]`.
+    `departures` counts the contexts where the verifier's own argmax here is likelier than the text's, and
+    `largest_gap` is by how much at most, nats (greedy only): other kernels than the text's own round otherwise.
     """
 
     key: str
@@ -142,6 +144,8 @@ class Replay(Record):
     verifier_entropy: float | None
     draft_ids: tuple[int, ...]
     beta: tuple[float, ...] | None
+    departures: int | None = Field(default=None, ge=0)
+    largest_gap: float | None = Field(default=None, ge=0)
     shard: str
 
 

@@ -7,11 +7,18 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from fairspec_bench.records import Answer, FairspecError, Replay, Sha256, Trace, lines_text
+import tomli_w
+from scipy import stats
+
+from fairspec_bench.measure.lines import task_of
+from fairspec_bench.measure.table import rounded
+from fairspec_bench.records import Answer, FairspecError, Replay, SuiteConfig, Trace, lines_text, write_atomic
 from fairspec_bench.score.folder import RunFolder
-from fairspec_bench.suite.tracks import Reference
+from fairspec_bench.score.prepare import Prepared
+from fairspec_bench.suite.tracks import Divergence, Hardware, Reference, Track, TrackSuite
 
 
 def references_of(run: Path) -> tuple[Reference, ...]:
@@ -35,8 +42,120 @@ def references_of(run: Path) -> tuple[Reference, ...]:
     )
 
 
-def write_reference(run: Path, path: Path) -> Sha256:
-    """Make a run's texts a track's reference pack at `path`; → the hash that the track's file must name."""
-    text = lines_text(references_of(run)).encode()
-    path.write_bytes(gzip.compress(text, 9, mtime=0))
-    return hashlib.sha256(text).hexdigest()
+def texts_for(track: Track, references: Mapping[str, Reference], prepared: Prepared) -> Mapping[str, Reference]:
+    """The track's texts for a run that is prepared by its settings, so that none is made anew.
+
+    Raises `FairspecError` where the run would not be the track's: another verifier, tokenizer, data or prompts.
+    """
+    config = prepared.config
+    found = {
+        "verifier": config.verifier.revision,
+        "tokenizer": config.tokenizer_sha256,
+        **_asked(config.suites),
+    }
+    wanted = {
+        "verifier": track.verifier_revision,
+        "tokenizer": track.tokenizer_sha256,
+        **_asked(track.suites),
+    }
+    for what in {**wanted, **found}:
+        if found.get(what) != wanted.get(what):
+            raise FairspecError(
+                f"track {track.name}: {what} here is {found.get(what)}, the track's is {wanted.get(what)}. "
+                "Give the track's verifier and data."
+            )
+    if prepared.dropped:
+        raise FairspecError(f"track {track.name}: {prepared.dropped[0].key}: {prepared.dropped[0].reason}.")
+    return references
+
+
+def _asked(suites: Sequence[SuiteConfig | TrackSuite]) -> dict[str, object]:
+    prompts = {f"{suite.name}/{name}": sha for suite in suites for name, sha in (suite.prompts_sha256 or {}).items()}
+    return prompts | {f"{suite.name} cap": suite.cap for suite in suites}
+
+
+# --------------------------------------------------------------------------- a track made of a run
+
+LEAST_GAP = {"float32": 1e-3, "bfloat16": 0.25, "float16": 0.04}
+"""Nats by which two honest runs may differ in any case: twice the step of a logit of 16 to 32 in that type; in float32,
+where the step is 2e-6, what sums of a few thousand terms in another order may come to."""
+GAP_MARGIN = 4
+
+
+def divergences(replays: Iterable[Replay], dtype: str) -> dict[str, dict[str, Divergence]]:
+    """Suite → language → how far the verifier departs from texts of its own, made token by token and now read at once.
+
+    The gap is `GAP_MARGIN` times the largest seen, at least `LEAST_GAP`; the share the upper end of the exact 95 %
+    interval (Clopper and Pearson) of the prompts that had one.
+    """
+    by_task: dict[str, list[Replay]] = {}
+    for replay in replays:
+        by_task.setdefault(task_of(replay.key), []).append(replay)
+    found: dict[str, dict[str, Divergence]] = {}
+    for task, mine in sorted(by_task.items()):
+        gap = GAP_MARGIN * max(replay.largest_gap or 0.0 for replay in mine)
+        departed = sum(bool(replay.departures) for replay in mine)
+        share = float(stats.binomtest(departed, len(mine)).proportion_ci(method="exact").high)
+        suite, _, language = task.partition("/")
+        allowed = Divergence(gap=rounded(max(gap, LEAST_GAP[dtype])), share=rounded(share))
+        found.setdefault(suite, {})[language] = allowed
+    return found
+
+
+def write_track(
+    run: Path,
+    folder: Path,
+    name: str,
+    *,
+    title: str,
+    about: str,
+    vocabulary: int,
+    eos_ids: Iterable[int],
+    stops: Mapping[str, tuple[str, ...]],
+    replicates: int = 10_000,
+    baseline: str | None = None,
+) -> Path:
+    """Fix a track by a finished run: `<name>.toml` and its reference pack in `folder`; → the former.
+
+    `stops` are each suite's stop strings. Raises `FairspecError` for a track that is there or a run that is not whole.
+    """
+    path, pack = folder / f"{name}.toml", folder / f"{name}.reference.jsonl.gz"
+    if path.exists():
+        raise FairspecError(f"{path}: is there already. A changed track is a new track: give it another name.")
+    source = RunFolder(run)
+    references = references_of(run)
+    config, raced = source.config, source.environments[-1]
+    allowed = divergences(source.lines("replay", Replay), config.dtype) if config.rule.greedy else {}
+    text = lines_text(references).encode()
+    track = Track(
+        schema_version=1,
+        name=name,
+        title=title,
+        about=about,
+        verifier=config.verifier.name,
+        verifier_revision=config.verifier.revision,
+        tokenizer_sha256=config.tokenizer_sha256,
+        vocabulary=vocabulary,
+        eos_ids=tuple(sorted(eos_ids)),
+        chat_template=config.chat_template,
+        rule=config.rule,
+        gamma=config.gamma,
+        seed=config.seed,
+        dtype=config.dtype,
+        hardware=Hardware(device=raced.device, device_name=raced.device_name),
+        replicates=replicates,
+        reference_sha256=hashlib.sha256(text).hexdigest(),
+        baseline=baseline,
+        suites=tuple(
+            TrackSuite(
+                **suite.model_dump(exclude={"languages"}),
+                stops=stops[suite.name],
+                divergence=allowed.get(suite.name, {}),
+            )
+            for suite in config.suites
+        ),
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    pack.write_bytes(gzip.compress(text, 9, mtime=0))
+    write_atomic(path, tomli_w.dumps(track.model_dump(mode="json", exclude_none=True)))
+    return path

@@ -10,6 +10,8 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol
 
 import torch
 
@@ -32,6 +34,19 @@ from fairspec_bench.records import (
 )
 
 
+class Given(Protocol):
+    """A text that is known already."""
+
+    @property
+    def ids(self) -> tuple[int, ...]: ...
+
+    @property
+    def finish(self) -> Finish: ...
+
+
+NONE_GIVEN: Mapping[str, Given] = MappingProxyType({})
+
+
 class _Entry(Record):
     """One cached continuation; `content` repeats its address and `ids_sha` its ids, so that damage shows."""
 
@@ -52,8 +67,9 @@ def make_references(
     seed: int,
     shard: str,
     cache: Path | None = None,
+    given: Mapping[str, Given] = NONE_GIVEN,
 ) -> Iterator[Trace]:
-    """The verifier's continuation of each prompt of a shard, in their order.
+    """The verifier's continuation of each prompt of a shard, in their order; those `given` by key are not made.
 
     `stops` maps keys to their stop checks; `stop_identity` must then say what they are (stop strings and tokenizer
     hash), for it is part of the address in `cache`. A damaged entry is made anew. Raises `FairspecError` for a prompt
@@ -66,7 +82,8 @@ def make_references(
     if cache:
         common = _common(verifier, rule, seed, stop_identity)
         addresses = {prompt.key: _address(cache, common, prompt) for prompt in encoded}
-    entries = {key: entry for key, path in addresses.items() if (entry := _read(path))}
+    entries: dict[str, Given] = {key: entry for key, path in addresses.items() if (entry := _read(path))}
+    entries |= {key: given[key] for key in prompts if key in given}
     traces = {key: _trace(prompts[key], entry.ids, entry.finish, shard) for key, entry in entries.items()}
     missing = [as_request(prompt, stops.get(prompt.key)) for prompt in encoded if prompt.key not in traces]
     decoding = decode(verifier, None, missing, rule=rule, gamma=0, batch_size=batch_size, seed=seed)
@@ -93,6 +110,7 @@ def continuations(
     seed: int,
     shard: str,
     cache: Path | None,
+    given: Mapping[str, Given] = NONE_GIVEN,
 ) -> Iterator[Trace]:
     """`make_references` with the prompts' own stop strings, whose identity is part of each text's address."""
     return make_references(
@@ -105,6 +123,7 @@ def continuations(
         seed=seed,
         shard=shard,
         cache=cache,
+        given=given,
     )
 
 

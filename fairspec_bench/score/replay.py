@@ -65,13 +65,15 @@ class Contexts(NamedTuple):
     overlap: Tensor
     kl: Tensor
     verifier_entropy: Tensor
+    gap: Tensor
 
 
 def score_contexts(logits: Tensor, guess: Guess, text: Tensor, rule: Rule) -> Contexts:
     """One text's contexts: verifier logits [C, V], the drafter's guess (ids [C], scores [C, V]), the tokens [C].
 
     Alpha and beta are under the rule, the rest at temperature 1; a temperature of the drafter's own is within its
-    scores throughout. Ids that only pad the verifier's embedding count for nothing in the KL.
+    scores throughout. Ids that only pad the verifier's embedding count for nothing in the KL. `gap` is how far the
+    verifier's likeliest token lies above the text's, nats.
     """
     plain = Rule(temperature=1.0)
     log_p = log_probs(logits, plain)
@@ -84,7 +86,8 @@ def score_contexts(logits: Tensor, guess: Guess, text: Tensor, rule: Rule) -> Co
         alpha = beta = (guess.ids == text).float()
     else:
         alpha, beta = _acceptance(log_probs(logits, rule), _law(guess, logits.shape[-1], rule), text)
-    return Contexts(guess.ids, alpha, beta, overlap, kl, _entropy(log_p))
+    gap = log_p.amax(-1) - log_p.gather(-1, text[:, None]).squeeze(-1)
+    return Contexts(guess.ids, alpha, beta, overlap, kl, _entropy(log_p), gap)
 
 
 def _law(guess: Guess, size: int, rule: Rule) -> Tensor:
@@ -151,5 +154,7 @@ def _record(contexts: Contexts, drafter: Drafter, trace: Trace, rule: Rule, shar
         verifier_entropy=sums["verifier_entropy"],
         draft_ids=tuple(contexts.draft.tolist()),
         beta=None if rule.greedy else tuple(contexts.beta.tolist()),
+        departures=int((contexts.gap > 0).sum()) if rule.greedy else None,
+        largest_gap=max(contexts.gap.tolist(), default=0.0) if rule.greedy else None,
         shard=shard,
     )

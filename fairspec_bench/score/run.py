@@ -18,7 +18,7 @@ from fairspec_bench.score.folder import REPORT, RunFolder, RunWriter, Unit, race
 from fairspec_bench.score.likelihood import target_nats
 from fairspec_bench.score.prepare import Prepared
 from fairspec_bench.score.race import MODES, race
-from fairspec_bench.score.reference import continuations
+from fairspec_bench.score.reference import NONE_GIVEN, Given, continuations
 from fairspec_bench.score.replay import replay
 
 COSTS: Mapping[str, float] = {"trace": 1.0, "answer": 0.02, "replay": 0.1, "drafter_answer": 0.2, "timing": 1.5}
@@ -37,15 +37,22 @@ class Progress:
 Watch = Callable[[Progress], None]
 
 
-def run(prepared: Prepared, out: Path, *, cache: Path | None = None, watch: Watch | None = None) -> Report:
+def run(
+    prepared: Prepared,
+    out: Path,
+    *,
+    cache: Path | None = None,
+    given: Mapping[str, Given] = NONE_GIVEN,
+    watch: Watch | None = None,
+) -> Report:
     """Do what is left of a run in `out`; → its report, which is written beside the lines unless this is only a part.
 
-    `cache` keeps references for other runs. Raises `FairspecError`; what was finished before stays, and the same call
-    goes on from there.
+    `cache` keeps references for other runs, `given` are texts of a reference pack, taken as they are. Raises
+    `FairspecError`; what was finished before stays, and the same call goes on from there.
     """
     config = prepared.config
     with writing(out, config, describe(config.device), prepared.dropped) as writer:
-        work = _Work(prepared, cache, _known_traces(prepared, writer.folder))
+        work = _Work(prepared, cache, given, _known_traces(prepared, writer.folder))
         lines = _watched(work, writer, watch or (lambda progress: None))
         for unit in writer.left():
             writer.add(unit, lines(unit))
@@ -80,9 +87,9 @@ def make_report(folder: RunFolder) -> Report:
 class _Work:
     """Makes the lines of any unit, each stage from the texts of the first."""
 
-    def __init__(self, prepared: Prepared, cache: Path | None, traces: dict[str, Trace]):
+    def __init__(self, prepared: Prepared, cache: Path | None, given: Mapping[str, Given], traces: dict[str, Trace]):
         self.prepared, self.config = prepared, prepared.config
-        self.cache, self.traces = cache, traces
+        self.cache, self.given, self.traces = cache, given, traces
         self.raced = race_keys(prepared.config)
 
     def lines(self, unit: Unit) -> Iterator[Record]:
@@ -103,7 +110,7 @@ class _Work:
         return len(self.config.shards[unit.shard])
 
     def _traces(self, unit: Unit) -> Iterator[Trace]:
-        for trace in self._decoded(self.prepared.verifier, unit.shard):
+        for trace in self._decoded(self.prepared.verifier, unit.shard, self.given):
             self.traces[trace.key] = trace
             yield trace
 
@@ -153,7 +160,7 @@ class _Work:
     def _encoded(self, keys: Iterable[str]) -> list[Encoded]:
         return [self.prepared.questions.encoded[key] for key in keys]
 
-    def _decoded(self, model: Model, shard: str) -> Iterator[Trace]:
+    def _decoded(self, model: Model, shard: str, given: Mapping[str, Given] = NONE_GIVEN) -> Iterator[Trace]:
         """The model's own texts; what stops them is part of their address in the cache."""
         keys = self.config.shards[shard]
         return continuations(
@@ -166,6 +173,7 @@ class _Work:
             seed=self.config.seed,
             shard=shard,
             cache=self.cache,
+            given=given,
         )
 
     def _graded(self, keys: Sequence[str], traces: Iterable[Trace], model: Model) -> Iterator[Answer]:

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fairspec_bench.measure.acceptance import blocks_from_matches
-from fairspec_bench.records import Answer, Block, Replay, Timing, Trace
+from fairspec_bench.records import Answer, Block, Replay, Rule, Timing, Trace
 from fairspec_bench.submit.findings import Findings
-from fairspec_bench.suite.tracks import Reference, Track
+from fairspec_bench.suite.tracks import Divergence, Reference, Track
 
 SUM_TOLERANCE = 1e-3
 """Of sums of float32 figures, per context."""
@@ -106,6 +106,25 @@ def check_replay(replay: Replay, trace: Trace, reference: Reference, track: Trac
     there, here = reference.verifier_entropy, replay.verifier_entropy
     if there is not None and (here is None or abs(here - there) > ENTROPY_NATS + ENTROPY_SHARE * there):
         at.add("R006", "verifier_entropy", here, there)
+
+
+def check_departures(replays: Iterable[tuple[Replay, Place]], allowed: Divergence | None, rule: Rule) -> None:
+    """The verifier that was run here makes the texts of one task, but for near-ties: by no more nats than allowed, and
+    in no more of the prompts. A track that says nothing of it asks nothing.
+    """
+    if allowed is None or not rule.greedy:
+        return
+    departed, count, last = 0, 0, None
+    for replay, at in replays:
+        if replay.departures is None or replay.largest_gap is None:
+            at.add("T005", "departures", None, "where the verifier departs from the text")
+            continue
+        count, last = count + 1, at
+        departed += replay.departures > 0
+        if replay.largest_gap > allowed.gap:
+            at.add("T005", "largest_gap", replay.largest_gap, f"at most {allowed.gap:g} nats")
+    if last is not None and departed > allowed.share * count:
+        last.add("T005", "departures", f"{departed} of {count} prompts", f"at most {allowed.share:.1%} of the prompts")
 
 
 def matches(replay: Replay, trace: Trace) -> list[bool]:

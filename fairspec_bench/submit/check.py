@@ -50,7 +50,9 @@ L = TypeVar("L", Trace, Answer, Replay, Timing)
 MANIFEST = "MANIFEST.sha256"
 MANIFEST_LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
 MAX_MANIFEST_BYTES = 2**18
+MAX_CONFIG_BYTES = 2**20
 MAX_ENVIRONMENTS = 1_000
+MAX_LINES_PER_TASK = 100_000
 MAX_ROUNDS = 100
 SHARD_NUMBER = re.compile(r"[0-9]{1,9}")
 README, DRAFTER_CONFIG, RUN_FOLDER = "README.md", "drafter/config.json", "run"
@@ -80,6 +82,25 @@ def check(folder: Path, tracks: Path | None = None) -> Verdict:
     )
 
 
+def sealed(folder: Path) -> Sha256 | None:
+    """The hash of a folder's manifest if it lists every file with its true hash, else `None`: quick, and no verdict."""
+    findings = Findings()
+    try:
+        checker = _Checker(folder, findings, None)
+        checker.read_manifest()
+    except Exception:  # as in `check`: whatever a folder provokes
+        return None
+    return None if findings else checker.manifest_sha256
+
+
+def read_replays(folder: Path, track: Track) -> dict[str, Replay]:
+    """The claimed replays of a submission that has passed, by key; a wrong line is left out."""
+    tree = Tree(folder, Findings())
+    most = len(track.tasks) * MAX_LINES_PER_TASK
+    names = [f"{RUN_FOLDER}/{task}/replay.jsonl" for task in track.tasks]
+    return {replay.key: replay for name in names for _, replay in tree.lines(name, Replay, most)}
+
+
 class _Checker:
     """One check, in its order. Each step adds to the findings; only a step without its ground is left out."""
 
@@ -92,8 +113,7 @@ class _Checker:
         if self.folder.is_symlink() or not self.folder.is_dir():
             self.findings.add("F001", ".", "folder", "no folder", "the folder of one submission")
             return None
-        self.tree = Tree(self.folder, self.findings)
-        self._manifest()
+        self.read_manifest()
         self._loose_files()
         entry = self._submission()
         if entry is None or self.track is None:
@@ -109,7 +129,9 @@ class _Checker:
 
     # ----------------------------------------------------------------- files
 
-    def _manifest(self) -> None:
+    def read_manifest(self) -> None:
+        """Open the folder, and hold its files against its manifest."""
+        self.tree = Tree(self.folder, self.findings)
         raw = self.tree.read(MANIFEST, MAX_MANIFEST_BYTES)
         if raw is None:
             return
@@ -141,7 +163,7 @@ class _Checker:
         raw = self.tree.read(README, schema.MAX_BYTES) if README in self.tree.files else None
         if raw is not None:
             check_text(raw.decode("utf-8", "replace"), README, self.findings)
-        raw = self.tree.read(DRAFTER_CONFIG, 2**20) if DRAFTER_CONFIG in self.tree.files else None
+        raw = self.tree.read(DRAFTER_CONFIG, MAX_CONFIG_BYTES) if DRAFTER_CONFIG in self.tree.files else None
         if raw is not None:
             self._drafter_config(raw)
 
@@ -176,6 +198,9 @@ class _Checker:
         entry = None if raw is None else read_submission(raw, self.findings)
         if entry is None:
             return None
+        named = entry.drafter.files.get(Path(DRAFTER_CONFIG).name)
+        if DRAFTER_CONFIG in self.tree.files and (found := self.tree.sha256(DRAFTER_CONFIG)) != named:
+            self.findings.add("S011", DRAFTER_CONFIG, "sha256", found, named)
         try:
             track = load_track(entry.track, self.tracks)
         except FairspecError as error:
@@ -388,6 +413,7 @@ class _RunLines:
             if key in traces:
                 algebra.check_replay(replay, traces[key][0], self.reference[key], self.track, at)
         self._proper(replays)
+        algebra.check_departures(replays.values(), fixed.divergence.get(task.rpartition("/")[2]), self.track.rule)
         return Lines(
             traces=[line for line, _ in traces.values()],
             answers=[line for line, _ in answers.values()],

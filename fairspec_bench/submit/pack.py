@@ -1,57 +1,66 @@
-"""Begin a submission and seal it: the template of `submission.toml`, the manifest.
+"""Make a submission: the template of `submission.toml`, what a run fills in of it, the manifest that seals it.
 
-Knows the two files it writes. Whether they say the truth is `check`'s to find.
+Knows the files that it writes. Whether they say the truth is `check`'s to find.
 """
 
 from __future__ import annotations
 
+import gzip
 import hashlib
-import json
 import re
 import shutil
+import tomllib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import tomli_w
 
 from fairspec_bench.records import FairspecError, ModelConfig, RunConfig, Sha256, read_record, write_atomic
 from fairspec_bench.score.folder import LOCK, RUN
-from fairspec_bench.submit.check import MANIFEST, RUN_FOLDER
+from fairspec_bench.submit.check import DRAFTER_CONFIG, MANIFEST, RUN_FOLDER
 from fairspec_bench.submit.schema import BLANK, FILE
 from fairspec_bench.suite.tracks import load_track
 
 SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+CONFIG = Path(DRAFTER_CONFIG).name
 
 
 def new(
     folder: Path,
     track: str,
-    run: Path,
+    run: Path | None = None,
     *,
+    repo: str = BLANK,
+    kind: str = "model",
     name: str = BLANK,
     description: str = BLANK,
     authors: tuple[str, ...] = (BLANK,),
     contact: str = BLANK,
     licence: str = BLANK,
     url: str = BLANK,
-    files: tuple[Path, ...] = (),
+    files: Mapping[str, Path] | None = None,
     training_data: str = BLANK,
     trained_on_suite_data: bool = False,
+    mended_from: str | None = None,
+    method: str | None = None,
     tracks: Path | None = None,
 ) -> Path:
-    """Make the folder of a submission from a finished run; → its `submission.toml`, to be completed by hand.
+    """Make the folder of a submission; → its `submission.toml`, in which what is not given is a blank.
 
-    The run is copied, the drafter's part filled from its run.json, `files` are hashed where they lie. Raises
-    `FairspecError` for a folder that is there, a name that is no slug, an unknown track or no run.
+    With a finished `run` that is copied and the drafter described from it (`describe`); without one the drafter of
+    `repo` is still to be scored. Raises `FairspecError` for a folder that is there, a name that is no slug, an unknown
+    track or no run.
     """
     if not SLUG.fullmatch(folder.name):
         raise FairspecError(f"{folder.name}: no slug. Use lower-case letters, digits and hyphens.")
     if folder.exists():
         raise FairspecError(f"{folder}: is there already. Choose another slug, or edit it and pack.")
     load_track(track, tracks)
-    config = read_record(run / RUN, RunConfig)
-    if config.drafter is None:
+    config = None if run is None else read_record(run / RUN, RunConfig)
+    if config is not None and config.drafter is None:
         raise FairspecError(f"{run}: a run without a drafter. Run one with a drafter.")
-    shutil.copytree(run, folder / RUN_FOLDER, ignore=shutil.ignore_patterns(LOCK, "*.md"))
-    settings = {
-        "schema_version": 1,
+    told = {
         "name": name,
         "description": description,
         "authors": list(authors),
@@ -60,30 +69,69 @@ def new(
         "url": url,
         "track": track,
     }
-    drafter = _drafter(config.drafter) | {
+    drafter = {
+        "kind": kind,
+        "repo": repo,
         "training_data": training_data,
         "trained_on_suite_data": trained_on_suite_data,
+        "mended_from": mended_from,
+        "method": method,
     }
-    digests = {path.name: _sha256(path) for path in sorted(files, key=lambda path: path.name)}
-    text = _toml(settings) + "\n[drafter]\n" + _toml(drafter)
-    if digests:
-        text += "\n[drafter.files]\n" + _toml(digests)
-    write_atomic(folder / FILE, text)
+    _write_entry(folder, {"schema_version": 1, **told, "drafter": drafter})
+    if run is not None and config is not None:
+        shutil.copytree(run, folder / RUN_FOLDER, ignore=shutil.ignore_patterns(LOCK, "*.md"))
+        describe(folder, config, files or {}, rename=repo == BLANK)
     return folder / FILE
 
 
+def read_entry(folder: Path) -> dict[str, Any]:
+    """`submission.toml` as it stands, blanks and all. Raises `FairspecError`."""
+    try:
+        return tomllib.loads((folder / FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FairspecError(f"{folder}: no {FILE}. Begin with `fairspec submit new`.") from None
+    except (OSError, ValueError) as error:
+        raise FairspecError(f"{folder / FILE}: {error}. Mend it.") from None
+
+
+def describe(folder: Path, config: RunConfig, files: Mapping[str, Path], *, rename: bool = False) -> None:
+    """Write into `submission.toml` what the run says of its drafter, and the hashes of the drafter's `files` by name.
+
+    Keeps every other field; layout and comments of the file are not kept. The drafter's own configuration is copied
+    beside it. `rename`: its name in the run becomes its `repo`.
+    """
+    assert config.drafter is not None
+    entry = read_entry(folder)
+    drafter = entry.get("drafter", {})
+    kept = {key: drafter[key] for key in drafter if key not in ("kind", "revision", "parameters", "files")}
+    found = _drafter(config.drafter)
+    if rename:
+        kept["repo"] = config.drafter.name
+    digests = {name: _sha256(path) for name, path in sorted(files.items())}
+    _write_entry(folder, entry | {"drafter": {**found, **kept, "files": digests}})
+    if CONFIG in files:
+        (folder / DRAFTER_CONFIG).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(files[CONFIG], folder / DRAFTER_CONFIG)
+
+
 def _drafter(model: ModelConfig) -> dict[str, object]:
-    known = {"kind": model.kind, "repo": model.name, "revision": model.revision, "parameters": model.parameters}
-    return {key: value for key, value in known.items() if value is not None}
+    return {"kind": model.kind, "revision": model.revision, "parameters": model.parameters}
 
 
-def _toml(values: dict[str, object] | dict[str, str]) -> str:
-    # Strings, whole numbers, truth values and lists of strings are written in TOML as in JSON.
-    return "".join(f"{_key(key)} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
+def _write_entry(folder: Path, entry: Mapping[str, Any]) -> None:
+    """The entry as TOML, the drafter's files last; a field of no value is left out."""
+    drafter = {key: value for key, value in entry["drafter"].items() if value not in (None, {})}
+    top = {key: value for key, value in entry.items() if key != "drafter"}
+    write_atomic(folder / FILE, tomli_w.dumps({**top, "drafter": drafter}))
 
 
-def _key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key)
+def compress(folder: Path) -> None:
+    """Gzip the files of the submission's run, the same bytes for the same file; its lock goes."""
+    (folder / RUN_FOLDER / LOCK).unlink(missing_ok=True)
+    for path in sorted((folder / RUN_FOLDER).rglob("*")):
+        if path.is_file() and path.suffix in (".json", ".jsonl"):
+            path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes(), 9, mtime=0))
+            path.unlink()
 
 
 def pack(folder: Path) -> Path:

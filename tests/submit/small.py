@@ -26,7 +26,7 @@ from fairspec_bench.records import (
     write_record,
 )
 from fairspec_bench.score.folder import RunFolder, race_keys, units
-from fairspec_bench.score.packs import write_reference
+from fairspec_bench.score.packs import write_track
 from fairspec_bench.submit.pack import new, pack
 
 RUN = Path(__file__).parents[2] / "docs" / "results" / "embedded-pair"
@@ -62,6 +62,8 @@ def small_run(out: Path) -> RunConfig:
         stage: {line.key: line for line in whole.lines(stage, kind) if line.key in config.clusters}
         for stage, kind in {"trace": Trace, "answer": Answer, "replay": Replay, "drafter_answer": Answer}.items()
     }
+    still = {"departures": 0, "largest_gap": 0.0}  # the committed lines are older than these fields
+    found["replay"] = {key: replay.model_copy(update=still) for key, replay in found["replay"].items()}
     timings = {
         key: _raced(found["trace"][key], found["replay"][key], config.gamma)
         for raced in race_keys(config).values()
@@ -131,24 +133,21 @@ def _raced(trace: Trace, replay: Replay, gamma: int) -> list[Timing]:
 
 def small_track(tracks: Path, run: Path, config: RunConfig) -> None:
     """The track `small`, fixed by that run; and `unpinned`, the same without its verifier's revision."""
-    tracks.mkdir(parents=True)
-    digest = write_reference(run, tracks / "small.reference.jsonl.gz")
-    suites = ""
-    for suite in config.suites:
-        suites += f'\n[[suites]]\nname = "{suite.name}"\nversion = "{suite.version}"\nlimit = {suite.limit}\n'
-        suites += f"num_fewshot = {suite.num_fewshot}\ncap = {suite.cap}\nstops = []\n"
-        for field in ("data_sha256", "prompts_sha256"):
-            hashes = getattr(suite, field)
-            suites += f"\n[suites.{field}]\n" + "".join(f'{name} = "{sha}"\n' for name, sha in hashes.items())
-    for name, revision in (("small", f'verifier_revision = "{config.verifier.revision}"'), ("unpinned", "")):
-        (tracks / f"{name}.toml").write_text(
-            f'schema_version = 1\nname = "{name}"\ntitle = "Small"\nabout = "A test"\n'
-            f'verifier = "{config.verifier.name}"\n{revision}\ntokenizer_sha256 = "{config.tokenizer_sha256}"\n'
-            f"vocabulary = 2048\neos_ids = [1]\nchat_template = false\ngamma = {config.gamma}\nseed = {config.seed}\n"
-            f'dtype = "float32"\nreplicates = {REPLICATES}\nreference_sha256 = "{digest}"\n'
-            f'[rule]\ntemperature = 0.0\n[hardware]\ndevice = "cpu"\ndevice_name = "x86_64"\n{suites}',
-            encoding="utf-8",
-        )
+    stops = {suite.name: () for suite in config.suites}
+    made = write_track(
+        run,
+        tracks,
+        "small",
+        title="Small",
+        about="A test",
+        vocabulary=2048,
+        eos_ids=[1],
+        stops=stops,
+        replicates=REPLICATES,
+    )
+    text = made.read_text(encoding="utf-8").replace('name = "small"', 'name = "unpinned"')
+    unpinned = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("verifier_revision"))
+    (tracks / "unpinned.toml").write_text(unpinned, encoding="utf-8")
 
 
 def small_submission(base: Path) -> tuple[Path, Path]:
@@ -168,7 +167,7 @@ def small_submission(base: Path) -> tuple[Path, Path]:
         contact="a@example.org",
         licence="Apache-2.0",
         url="https://example.org/drafter",
-        files=(weights,),
+        files={weights.name: weights},
         training_data="The embedded corpus",
         tracks=base / "tracks",
     )

@@ -10,9 +10,17 @@ import pytest
 from fairspec_bench.records import Answer, Block, Replay, Rule, Timing, Trace
 from fairspec_bench.score.folder import RunFolder
 from fairspec_bench.score.packs import references_of
-from fairspec_bench.submit.algebra import Place, check_race, check_replay, check_timing, matches, most_distance
+from fairspec_bench.submit.algebra import (
+    Place,
+    check_departures,
+    check_race,
+    check_replay,
+    check_timing,
+    matches,
+    most_distance,
+)
 from fairspec_bench.submit.findings import Findings
-from fairspec_bench.suite.tracks import Reference, Track, load_track
+from fairspec_bench.suite.tracks import Divergence, Reference, Track, load_track
 
 RACED = Path(__file__).parents[2] / "docs" / "results" / "ntrex-mgsm"
 
@@ -72,6 +80,32 @@ def test_a_sampled_replay_needs_a_beta_for_every_context(folder: RunFolder, trac
     assert _codes(sound.model_copy(update={"beta": (0.5,) * (contexts - 1)}), trace, sampled) == {"R008"}
     assert _codes(sound.model_copy(update={"beta": (1.5, *sound.beta[1:])}), trace, sampled) == {"R008"}
     assert _codes(sound.model_copy(update={"alpha": 1.1 * contexts}), trace, sampled) == {"R003"}
+
+
+@pytest.mark.parametrize(
+    ("gaps", "found"),
+    [
+        ((0.0, 0.0, 0.0, 0.0), 0),
+        ((0.01, 0.0, 0.0, 0.0), 0),  # one near-tie in four prompts is allowed
+        ((0.01, 0.01, 0.0, 0.0), 1),  # two are not
+        ((0.2, 0.0, 0.0, 0.0), 1),  # nor one that is no near-tie
+        ((None, 0.0, 0.0, 0.0), 1),
+    ],
+)
+def test_the_verifier_may_depart_by_rounding_only(
+    gaps: tuple[float | None, ...], found: int, folder: RunFolder
+) -> None:
+    findings, replay = Findings(), folder.lines("replay", Replay)[0]
+    lines = [
+        replay.model_copy(update={"departures": None if gap is None else int(gap > 0), "largest_gap": gap})
+        for gap in gaps
+    ]
+    placed = [(line, Place(findings, "replay.jsonl", number)) for number, line in enumerate(lines, 1)]
+    check_departures(placed, Divergence(gap=0.05, share=0.25), Rule())
+    assert [finding.code for finding in findings.kept] == ["T005"] * found
+    check_departures(placed, None, Rule())
+    check_departures(placed, Divergence(gap=0.0, share=0.0), Rule(temperature=1.0))
+    assert len(findings.kept) == found
 
 
 def test_a_drafter_without_a_proper_q_is_checked_by_its_drafts_alone(folder: RunFolder, track: Track) -> None:
