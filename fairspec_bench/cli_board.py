@@ -104,6 +104,7 @@ def submit_score(
         int, typer.Option("--race_prompts", help="Prompts per language whose wall-clock is taken.")
     ] = 50,
     race_rounds: Annotated[int, typer.Option("--race_rounds", help="Rounds of each race; 0 for no races.")] = 5,
+    drafter_args: Annotated[str | None, typer.Option("--drafter_args", help="k=v,k=v for the drafter.")] = None,
 ) -> None:
     """Run a submission's drafter on its track's texts, and seal it. Stopped, the same command goes on."""
     from fairspec_bench import desk, face
@@ -117,6 +118,7 @@ def submit_score(
             batch_size=batch_size,
             race_prompts=race_prompts,
             race_rounds=race_rounds,
+            drafter_args=face.parse_options(drafter_args),
             watch=shown(show),
         )
     show_rich(face.render(report))
@@ -157,7 +159,7 @@ def submit_audit(
     sample: Annotated[int, typer.Option(help="Prompts of each language that are scored again.")] = 5,
     fresh: Annotated[int, typer.Option(help="Unseen prompts of each language; 0 for none.")] = 10,
     private: Annotated[
-        Path | None, typer.Option(help="Folder of <language>.txt, a prompt a line, unseen by submitters.")
+        Path | None, typer.Option(help="Folder of <language>.txt, a question a line, that no submitter has seen.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of the sample. Default: drawn now.")] = None,
     device: Device = "cpu",
@@ -178,6 +180,7 @@ def submit_audit(
         private=private,
         device=device,
         batch_size=batch_size,
+        say=lambda line: typer.echo(line, err=True),
     )
     for task in found.sample:
         say(

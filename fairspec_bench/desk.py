@@ -6,9 +6,10 @@ Knows which room does what, as `face` does for runs; the desk stands above it. L
 from __future__ import annotations
 
 import gzip
+import re
 import secrets
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -154,12 +155,13 @@ def submit_audit(
     device: str = "cpu",
     batch_size: int = 8,
     tracks: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
     **options: Any,
 ) -> Audit:
     """Score a sample of a submission again, and prompts it has not seen; → the audit, kept in `_audits` beside it.
 
-    `seed` is drawn now unless given; `private` is a folder of `<language>.txt`, a prompt a line. Raises
-    `FairspecError`.
+    `seed` is drawn now unless given; `private` is a folder of questions, `<suite>/<language>.txt` or `<language>.txt`,
+    one a line, line k the same problem in each; built-in suites make their own. Raises `FairspecError`.
     """
     from fairspec_bench.score.audit import audit
     from fairspec_bench.submit.check import read_replays
@@ -171,8 +173,12 @@ def submit_audit(
     verified = verdict.verified
     track, references = _track(verified.entry.track, tracks)
     asked = drafter or verified.entry.drafter.repo
-    name = verified.entry.drafter.repo
-    prepared, _ = _prepared(track, references, name, asked, verifier, device=device, batch_size=batch_size, **options)
+    told, ran = verified.entry.drafter, verified.report.config.drafter
+    given: dict[str, Any] = {"device": device, "batch_size": batch_size, **options}
+    given["drafter_args"] = dict(ran.options) if ran else {}
+    if drafter is None and re.fullmatch("[0-9a-f]{40}", told.revision or ""):
+        given["drafter_args"]["revision"] = told.revision
+    prepared, _ = _prepared(track, references, told.repo, asked, verifier, **given)
     found = audit(
         track,
         references,
@@ -185,6 +191,7 @@ def submit_audit(
         auditor=auditor,
         date=date.today().isoformat(),
         private=private,
+        say=say,
     )
     write_record(folder.parent / AUDITS / f"{folder.name}.json", found)
     return found
@@ -208,7 +215,9 @@ def _prepared(
         temperature=track.rule.temperature,
         top_k=track.rule.top_k,
         top_p=track.rule.top_p,
-        **{name: _common(track, name) for name in ("limit", "num_fewshot", "cap")},
+        limit=_common(track, "limit"),
+        num_fewshot=_common(track, "num_fewshot"),
+        cap=_common(track, "cap"),
         chat_template=track.chat_template,
         gamma=track.gamma,
         seed=track.seed,

@@ -72,18 +72,31 @@ class Verified(Record):
 
 
 class AuditedTask(Record):
-    """One task of an audit: what was claimed and found on the same `contexts` of `prompts` re-scored ones."""
+    """One task of an audit: what was claimed and found on the same `contexts` (at least 1) of `prompts` re-scored ones.
+
+    `same_drafts` is the share of contexts whose draft is the claimed one, `chance_difference` the mean over contexts of
+    how far the chance of acceptance lies from the claimed one. Misfit and overlap as METRICS has them, `None` for a
+    drafter without a proper q.
+    """
 
     task: str
     prompts: int
-    contexts: int
+    contexts: int = Field(ge=1)
     same_drafts: float
+    chance_difference: float
     acceptance_claimed: float
     acceptance_found: float
+    misfit_claimed: float | None
+    misfit_found: float | None
+    overlap_claimed: float | None
+    overlap_found: float | None
 
 
 class FreshTask(Record):
-    """Acceptance on the track's prompts and on prompts that the submitter had not seen, and public − fresh."""
+    """Acceptance on all the track's prompts and on `prompts` that the submitter had not seen, and public − fresh.
+
+    Intervals of the difference hold for all tasks of an audit at once.
+    """
 
     task: str
     prompts: int
@@ -95,8 +108,9 @@ class FreshTask(Record):
 class Audit(Record):
     """A maintainer ran the drafter again. `rule` says in words what passing meant; `seed` was drawn after submission.
 
-    `reproduced`: its lines came from the drafter named. `generalises`: it does not fall on fresh prompts by more than
-    the rule allows; `None` where it was not run on any.
+    `reproduced`: its lines came from the drafter named. `fresh_over_all`: the mean over tasks of public − fresh.
+    `generalises`: it does not fall on fresh prompts by more than the rule allows; `None` where it was run on none
+    (`fresh` is empty), or on too few to tell.
     """
 
     schema_version: Literal[1] = 1

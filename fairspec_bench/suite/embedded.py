@@ -73,9 +73,13 @@ def split_of(text: str) -> Split:
     return next(split for split, share in _SHARES.items() if bucket in share)
 
 
-def plots(split: Split) -> Iterator[Plot]:
-    """The problems of a split, without end, each signature once as long as new ones are found (about 100,000)."""
-    rng = random.Random(f"problems/{split}")
+def plots(split: Split, seed: int | None = None) -> Iterator[Plot]:
+    """The problems of a split, without end, each signature once as long as new ones are found (about 100,000).
+
+    Without a seed they are those that the suites and the testbed are made of; each seed gives them another order and
+    other words.
+    """
+    rng = random.Random(_seeded(f"problems/{split}", seed))
     seen: set[str] = set()
     while True:
         start = rng.randint(5, 40)
@@ -90,6 +94,10 @@ def plots(split: Split) -> Iterator[Plot]:
             if split != "train":
                 seen.add(sign)
             yield Plot(start, tuple(events), choices)
+
+
+def _seeded(name: str, seed: int | None) -> str:
+    return name if seed is None else f"{name}/{seed}"
 
 
 def _event(rng: random.Random, count: int) -> Event:
@@ -156,6 +164,12 @@ def tell(language: str, plot: Plot) -> Problem:
     return Problem(question, " " + words["space"].join(solved), count)
 
 
+def of_domain(plot: Plot, domain: str) -> bool:
+    """Whether its events are all of that kind, for `mixed` of several."""
+    kinds = {event.kind for event in plot.events}
+    return kinds == {domain} if domain != "mixed" else len(kinds) > 1
+
+
 def domain_problem(domain: str, k: int, split: Split = "test") -> Problem:
     """English problem `k` of a domain: of those whose events are all `buy`, all `give`, all `box`, or of several kinds.
 
@@ -166,8 +180,7 @@ def domain_problem(domain: str, k: int, split: Split = "test") -> Problem:
     kept, found = _domain(domain, split), _kept(split)
     number = kept[-1] + 1 if kept else 0
     while len(kept) <= k:
-        kinds = {event.kind for event in found[number].events}
-        if (kinds == {domain}) if domain != "mixed" else len(kinds) > 1:
+        if of_domain(found[number], domain):
             kept.append(number)
         number += 1
     return tell("en", found[kept[k]])
@@ -179,9 +192,12 @@ def _domain(domain: str, split: Split) -> list[int]:
     return []
 
 
-def story(language: str, k: int, split: Split = "test") -> Story:
-    """Story `k` of a split, told in `language`: the same people, place and thing in every language."""
-    people, place, thing, choices = _scene(k, split)
+def story(language: str, k: int, split: Split = "test", seed: int | None = None) -> Story:
+    """Story `k` of a split, told in `language`: the same people, place and thing in every language.
+
+    A seed changes the wording, not the scene.
+    """
+    people, place, thing, choices = _scene(k, split, seed)
     words = grammar(language)
     name, friend = (words["names"][i] for i in people)
     slots = {"name": name, "friend": friend, "place": words["places"][place]}
@@ -204,10 +220,10 @@ def story_count(split: Split) -> int:
     return len(_scenes(split))
 
 
-def _scene(k: int, split: Split) -> tuple[tuple[int, int], int, int, list[int]]:
+def _scene(k: int, split: Split, seed: int | None = None) -> tuple[tuple[int, int], int, int, list[int]]:
     scenes = _scenes(split)
     people, place, thing = scenes[k % len(scenes)]
-    rng = random.Random(f"story/{split}/{k}")
+    rng = random.Random(_seeded(f"story/{split}/{k}", seed))
     return people, place, thing, [rng.randrange(720720) for _ in range(8)]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,21 @@ class Suite:
             bytes=len(text.encode()),
             text=text if keep_text else None,
         )
+
+    def pose(self, language: str, items: Iterable[data.Item]) -> tuple[Prompt, ...]:
+        """Other questions as this suite asks its own in that language; keys are `suite/language/fresh-<number>`."""
+        like = next(prompt for prompt in self.prompts if prompt.language == language)
+        task, doc = self._tasks[language], self._documents[like.key]
+        *before, last = like.messages or (Message(role="user", content=like.text or ""),)
+        head = _without_question(last.content, task, doc)
+        posed = []
+        for item in items:
+            text = head + task.doc_to_text({**doc, **asdict(item)})
+            turns = (*before, Message(role="user", content=text))
+            asked = {"text": text} if like.messages is None else {"messages": turns}
+            key = f"{self.name}/{language}/fresh-{item.number}"
+            posed.append(like.model_copy(update={"key": key, "cluster": item.cluster, "target": None, **asked}))
+        return tuple(posed)
 
     @property
     def has_answers(self) -> bool:

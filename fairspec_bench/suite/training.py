@@ -67,7 +67,7 @@ def refuse_suite_prompts(prompts: Sequence[Prompt]) -> Disjoint:
         whole = prompt.text or ""
         for text in (whole, *whole.split("\n\n"), *whole.splitlines()):
             if suite := asked.get(_fingerprint(text)):
-                raise FairspecError(f"training prompt {prompt.key} is a question of suite {suite}. Take it out.")
+                raise FairspecError(f"prompt {prompt.key} is a question of suite {suite}. Take it out.")
     return Disjoint(tuple(sorted(set(asked.values()))), absent)
 
 
