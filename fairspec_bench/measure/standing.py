@@ -38,9 +38,9 @@ def standings(drafters: Mapping[str, Sheets], gamma: int, *, seed: int = 0) -> d
     all pairs, from Gaussian multipliers on the clusters' influences. A drafter that lacks a language is not ranked.
     Raises `FairspecError` where two of them were scored on other prompts.
     """
-    means, influences = dict[str, float](), list[Array]()
+    means, influences, acceptance = dict[str, float](), list[Array](), measures(gamma)["acceptance"]
     for slug, sheets in drafters.items():
-        found = [linear(measures(gamma)["acceptance"], sheet) for sheet in sheets.prompts.values()]
+        found = [linear(acceptance, sheet) for sheet in sheets.prompts.values()]
         if not found or any(one is None for one in found):
             continue
         values = [one.value for one in found if one is not None]

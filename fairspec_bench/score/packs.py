@@ -86,10 +86,10 @@ def divergences(replays: Iterable[Replay], dtype: str) -> dict[str, dict[str, Di
     """Suite → language → how far the verifier departs from texts of its own, made token by token and now read at once.
 
     The gap is `GAP_MARGIN` times the largest seen, at least `LEAST_GAP`; the share the upper end of the exact 95 %
-    interval (Clopper and Pearson) of the prompts that had one.
+    interval (Clopper and Pearson) of the prompts that had one. Replays that do not tell give nothing.
     """
     by_task: dict[str, list[Replay]] = {}
-    for replay in replays:
+    for replay in (each for each in replays if each.departures is not None):
         by_task.setdefault(task_of(replay.key), []).append(replay)
     found: dict[str, dict[str, Divergence]] = {}
     for task, mine in sorted(by_task.items()):

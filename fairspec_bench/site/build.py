@@ -1,57 +1,52 @@
-"""Run folders in, a static site out.
+"""Run folders and checked submissions in, a static site out.
 
-Knows where templates lie, how pages and downloads are made of reports, and how a folder of them is replaced whole.
-Knows nothing of what a figure means (`views`) or how it is drawn (`plots`), and needs no torch and no network.
+Knows where templates lie and which pages there are. Knows nothing of what a figure means (`views`, `board`) or how it
+is drawn, and needs no torch and no network.
 
 Everything is rendered in memory before a byte is written, so an error leaves the old site as it was. The same reports
-give the same bytes. Text of a report reaches a page escaped and without control characters; file names are slugs.
+give the same bytes. Text of others reaches a page escaped and without control characters; file names are slugs.
 """
 
 from __future__ import annotations
 
 import base64
-import csv
+import gc
 import hashlib
-import io
-import json
-import os
-import re
-import shutil
-import tempfile
-import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from fairspec_bench.records import Estimate, FairspecError, Report, read_record
+from fairspec_bench.entries import Verified
+from fairspec_bench.records import Report, read_record
+from fairspec_bench.site import audit_tables, board_plots, board_tables, cells, pair_tables, tables, views, words
+from fairspec_bench.site.board import Board, Candidate, Entry, unranked_reason
+from fairspec_bench.site.board_pages import BoardPages
 from fairspec_bench.site.changes import Changed, change_views
-from fairspec_bench.site.plots import NO_DATA, inert
-from fairspec_bench.site.views import (
-    TOLERATED,
-    VALIDITY,
-    Run,
-    SuiteView,
-    Vocabulary,
-    bare,
-    board,
-    figure,
-    overview_plot,
-    rule_words,
-)
+from fairspec_bench.site.documents import Document, documents
+from fairspec_bench.site.downloads import COLUMNS, SCHEMAS, board_csv, board_json, schemas
+from fairspec_bench.site.names import unique_slugs
+from fairspec_bench.site.parts import NO_DATA, inert
+from fairspec_bench.site.publish import MARKER, SiteError, publish
+from fairspec_bench.site.views import Run, SuiteView
+from fairspec_bench.site.words import Vocabulary
+from fairspec_bench.suite.tracks import Track
 
-COLUMNS = ("run", "verifier", "drafter", "gamma", "suite", "language", "measure", "value", "low", "high")
-MARKER = ".fairspec-site"  # in a folder that this module made and may therefore replace
+POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; base-uri 'none'; form-action 'none'"
+ASSETS = ("style.css", "site.js")
 
 
-class SiteError(FairspecError):
-    """The site cannot be built: the message says what to mend."""
-
-
-def build_site(runs: Sequence[Path], out: Path, changes: Sequence[Changed] = ()) -> Path:
-    """Render the board of these run folders and changes into `out`, replaced whole, and return its first page.
+def build_site(
+    runs: Sequence[Path],
+    out: Path,
+    changes: Sequence[Changed] = (),
+    *,
+    tracks: Sequence[Track] = (),
+    entries: Sequence[Entry] = (),
+) -> Path:
+    """Render local runs and the boards of these tracks into `out`, replaced whole, and return its first page.
 
     Raises `RecordError` for a folder without a readable report, `SiteError` if `out` holds anything but an earlier site
     or cannot be written. The site that was there stays until the new one is complete.
@@ -61,62 +56,115 @@ def build_site(runs: Sequence[Path], out: Path, changes: Sequence[Changed] = ())
     for each in (path for change in changes for path in (change.before, change.after)):
         if each.resolve() not in folders:
             raise SiteError(f"{each}: a change is shown between runs of the board. Name it among the runs too.")
-    files = render(loaded, changes, folders)
+    with _no_collection():
+        files = render(loaded, changes, folders, tracks=tracks, entries=entries)
     publish(files, out)
     return out / "index.html"
 
 
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Garbage is not looked for: among the records of a thousand submissions that takes a tenth of the time."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
 def load_runs(folders: Sequence[Path]) -> tuple[Run, ...]:
     """The reports of these folders, each under a slug of its own. Raises `RecordError`."""
-    runs: list[Run] = []
-    taken: set[str] = set()
-    for folder in folders:
-        name = inert(folder.resolve().name)
-        slug = _unique(slugify(name), taken)
-        taken.add(slug)
-        runs.append(Run(name, slug, read_record(folder / "report.json", Report)))
-    return tuple(runs)
+    names = [inert(folder.resolve().name) for folder in folders]
+    reports = [read_record(folder / "report.json", Report) for folder in folders]
+    return tuple(map(Run, names, unique_slugs(names), reports))
 
 
-def slugify(name: str) -> str:
-    """`name` in a-z, 0-9 and single hyphens, at most 60 characters; `run` if nothing is left."""
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9]+", "-", plain)[:60].strip("-") or "run"
+def make_boards(tracks: Sequence[Track], entries: Sequence[Entry], words: Vocabulary) -> tuple[list[Board], list[str]]:
+    """A board for each track, and the slug of each entry. Raises `SiteError` for an entry that has no track here."""
+    slugs = unique_slugs(entry.slug for entry in entries)
+    if len({entry.slug for entry in entries}) < len(entries):
+        raise SiteError("entries: two of them have one slug. Give each submission once.")
+    by_name = {track.name: track for track in tracks}
+    members: dict[str, list[Candidate]] = {track.name: [] for track in tracks}
+    for entry, slug in zip(entries, slugs, strict=True):
+        if entry.verified is None:
+            continue
+        track = by_name.get(entry.verified.entry.track)
+        if track is None:
+            raise SiteError(f"{entry.slug}: its track {entry.verified.entry.track!r} is not among those of the site.")
+        members[track.name].append(_candidate(entry, entry.verified, slug, track, words))
+    named = unique_slugs(track.name for track in tracks)
+    return [Board(track, slug, members[track.name]) for track, slug in zip(tracks, named, strict=True)], slugs
 
 
-def _unique(slug: str, taken: set[str]) -> str:
-    number = 2
-    candidate = slug
-    while candidate in taken:
-        candidate, number = f"{slug}-{number}", number + 1
-    return candidate
+def _candidate(entry: Entry, verified: Verified, slug: str, track: Track, words: Vocabulary) -> Candidate:
+    run = Run(verified.entry.name, slug, verified.report)
+    views = {suite.suite: SuiteView(run, suite, words) for suite in verified.report.suites}
+    return Candidate(entry, verified, slug, unranked_reason(verified, entry.audit, track), run, views)
 
 
 # --------------------------------------------------------------------------- pages
 
 
 def render(
-    runs: Sequence[Run], changes: Sequence[Changed] = (), folders: Mapping[Path, str] | None = None
+    runs: Sequence[Run],
+    changes: Sequence[Changed] = (),
+    folders: Mapping[Path, str] | None = None,
+    *,
+    tracks: Sequence[Track] = (),
+    entries: Sequence[Entry] = (),
 ) -> dict[str, str]:
     """Every file of the site by its relative path; `folders` gives the slug of each run folder that `changes` name."""
     folder = template_folder()
-    words = Vocabulary.parse((folder / "measures.json").read_bytes(), (folder / "languages.json").read_bytes())
-    pages = _environment(folder, words)
-    suites = board(runs, words)
-    views = [view for each in suites.values() for view in each]
-    changed = [view for change in changes for view in change_views(change, views, folders or {})]
-    files = {
-        "index.html": pages.get_template("index.html").render(root="", suites=suites, runs=runs, changed=changed),
-        "methodology.html": pages.get_template("methodology.html").render(root="", measures=words.measures.values()),
-        "404.html": pages.get_template("404.html").render(root=""),
-        "board.json": board_json(runs),
-        "board.csv": board_csv(runs),
+    vocabulary = Vocabulary.parse((folder / "measures.json").read_bytes(), (folder / "languages.json").read_bytes())
+    ordered = sorted(entries, key=lambda entry: entry.slug)
+    boards, slugs = make_boards(sorted(tracks, key=lambda track: track.name), ordered, vocabulary)
+    pages = environment(folder, vocabulary)
+    pages.globals["boards"] = boards
+    suites = views.board(runs, vocabulary)
+    every = [view for each in suites.values() for view in each]
+    changed = [view for change in changes for view in change_views(change, every, folders or {})]
+    refused = [
+        (entry, f"submissions/{slug}.html")
+        for entry, slug in zip(ordered, slugs, strict=True)
+        if entry.verified is None
+    ]
+    files = {name: (folder / name).read_text(encoding="utf-8") for name in ASSETS}
+    files |= {
+        "index.html": _page(pages, "index.html", suites=suites, runs=runs, changed=changed, refused=refused),
+        "methodology.html": _page(pages, "methodology.html", measures=vocabulary.measures.values()),
+        "data.html": _page(pages, "data.html", columns=COLUMNS, schemas=list(SCHEMAS)),
+        "cite.html": _page(pages, "cite.html"),
+        "404.html": _missing(pages, files["style.css"]),
+        "board.json": board_json(runs, boards, [entry for entry, _ in refused]),
+        "board.csv": board_csv(runs, boards),
         MARKER: "",
+        **schemas(),
     }
+    files |= {each.page: _document(pages, each) for each in documents()}
     for run in runs:
-        views = [SuiteView(run, suite, words) for suite in run.report.suites]
-        files[run.page] = pages.get_template("run.html").render(root="../", run=run, views=views)
+        shown = [SuiteView(run, suite, vocabulary) for suite in run.report.suites]
+        files[run.page] = _page(pages, "run.html", root="../", run=run, views=shown)
+    if boards or entries:
+        files |= BoardPages(pages, boards, vocabulary).render()
+        files |= {page: _page(pages, "refused.html", root="../", entry=entry) for entry, page in refused}
     return files
+
+
+def _page(pages: Environment, template: str, *, root: str = "", **given: object) -> str:
+    return pages.get_template(template).render(root=root, **given)
+
+
+def _missing(pages: Environment, css: str) -> str:
+    """The page for a missing address, which carries its style: it cannot know where the file lies."""
+    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
+    return _page(pages, "404.html", css=Markup(css), digest=digest)
+
+
+def _document(pages: Environment, document: Document) -> str:
+    return _page(pages, "document.html", document=document)
 
 
 def template_folder() -> Path:
@@ -128,11 +176,9 @@ def template_folder() -> Path:
     raise SiteError(f"{package}: the page templates are missing. Install fairspec-bench again.")
 
 
-def _environment(folder: Path, words: Vocabulary) -> Environment:
+def environment(folder: Path, vocabulary: Vocabulary) -> Environment:
     """Templates with escaping always on; plain text also loses its control characters, `None` is a dash."""
-    css = (folder / "style.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
-    environment = Environment(
+    made = Environment(
         loader=FileSystemLoader(folder),
         autoescape=True,
         undefined=StrictUndefined,
@@ -140,106 +186,25 @@ def _environment(folder: Path, words: Vocabulary) -> Environment:
         lstrip_blocks=True,
         finalize=_finalize,
     )
-    environment.globals.update(
-        css=Markup(css),
-        policy=f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'",
-        words=words,
-        figure=figure,
-        bare=bare,
-        rule_words=rule_words,
-        overview_plot=overview_plot,
-        nothing=Estimate(),
-        validity=VALIDITY,
-        tolerated=TOLERATED,
+    made.globals.update(
+        policy=POLICY,
+        words=vocabulary,
+        boards=[],
+        cells=cells,
+        figure=words.figure,
+        rule_words=words.rule_words,
+        tables=tables,
+        audit_tables=audit_tables,
+        board_tables=board_tables,
+        pair_tables=pair_tables,
+        board_plots=board_plots,
+        overview_plot=views.overview_plot,
+        validity=views.VALIDITY,
     )
-    return environment
+    return made
 
 
 def _finalize(value: object) -> object:
     if value is None:
         return NO_DATA
     return inert(value) if type(value) is str else value
-
-
-# --------------------------------------------------------------------------- downloads
-
-
-def board_json(runs: Sequence[Run]) -> str:
-    """Every figure of the board, with the configuration that made it, as JSON in ASCII."""
-    entries = [
-        {
-            "name": run.name,
-            "page": run.page,
-            "small_pair": run.small,
-            **run.report.model_dump(mode="json", include={"config": {"verifier", "drafter", "rule", "gamma", "seed"}}),
-            **run.report.model_dump(mode="json", include={"suites", "race_verdict", "notes"}),
-        }
-        for run in runs
-    ]
-    return json.dumps({"schema_version": 1, "runs": entries}, indent=1, sort_keys=True, allow_nan=False) + "\n"
-
-
-def board_csv(runs: Sequence[Run]) -> str:
-    """One line for each figure: its place, value and 95 % interval; no data is an empty cell."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for run in runs:
-        place: list[str | int] = [run.name, run.verifier, run.drafter, run.report.config.gamma]
-        for suite in run.report.suites:
-            groups = [("", suite.across), *((task.language, task.measures) for task in suite.tasks)]
-            for language, measures in groups:
-                writer.writerows(_csv_rows([*place, suite.suite, language], measures))
-    return text.getvalue()
-
-
-def _csv_rows(place: Iterable[str | int], measures: Mapping[str, Estimate]) -> Iterable[list[Any]]:
-    cells = [_csv_cell(cell) for cell in place]
-    for name, estimate in sorted(measures.items()):
-        yield [*cells, _csv_cell(name), estimate.value, estimate.low, estimate.high]
-
-
-def _csv_cell(cell: str | int) -> str | int:
-    """Text that no spreadsheet takes for a formula."""
-    if isinstance(cell, int):
-        return cell
-    plain = inert(cell)
-    return f"'{plain}" if plain[:1] in ("=", "+", "-", "@") else plain
-
-
-# --------------------------------------------------------------------------- the folder
-
-
-def publish(files: Mapping[str, str], out: Path) -> None:
-    """Put `files` where `out` is: written beside it first, then exchanged for it. Raises `SiteError`."""
-    target = out.resolve()
-    try:
-        if target.exists() and not _ours(target):
-            raise SiteError(f"{out}: holds something other than a site made here. Choose a new or empty folder.")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-        try:
-            _write(files, stage / "new")
-            if target.exists():
-                os.replace(target, stage / "old")
-            try:
-                os.replace(stage / "new", target)
-            except OSError:
-                if (stage / "old").exists():
-                    os.replace(stage / "old", target)
-                raise
-        finally:
-            shutil.rmtree(stage, ignore_errors=True)
-    except OSError as error:
-        raise SiteError(f"{out}: cannot be written ({error.strerror}). Free space or choose another folder.") from error
-
-
-def _ours(folder: Path) -> bool:
-    return folder.is_dir() and ((folder / MARKER).is_file() or not any(folder.iterdir()))
-
-
-def _write(files: Mapping[str, str], folder: Path) -> None:
-    for name, text in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8", newline="\n")

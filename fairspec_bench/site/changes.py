@@ -14,8 +14,10 @@ from markupsafe import Markup
 
 from fairspec_bench.measure.compare import Comparison, SuiteComparison
 from fairspec_bench.records import Estimate
-from fairspec_bench.site.plots import Strip, axis_for, strip_plot
-from fairspec_bench.site.views import NOTHING, SuiteView
+from fairspec_bench.site.parts import Strip, axis_for
+from fairspec_bench.site.plots import strip_plot
+from fairspec_bench.site.views import SuiteView
+from fairspec_bench.site.words import NOTHING
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
-"""What the pages say about a run: names, figures in words, rows, pictures.
+"""What the pages say about one report: names, figures, rows, pictures.
 
-Knows reports, the glossary of measures and the names of languages. Knows nothing of HTML files, folders or templates.
-A figure without data is an en dash, never 0. Rows are sorted by acceptance or by name, never by `unfairness`: a drafter
-equally bad everywhere has none of it.
+Knows reports and their words. Knows nothing of HTML files, folders or templates. Rows are sorted by acceptance or by
+name, never by `unfairness`: a drafter equally bad everywhere has none of it.
 """
 
 from __future__ import annotations
@@ -10,102 +9,29 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
 
 from markupsafe import Markup
-from pydantic import TypeAdapter
 
-from fairspec_bench.records import Estimate, ModelConfig, Record, Report, Rule, SuiteReport, TaskReport
-from fairspec_bench.site.plots import (
+from fairspec_bench.measure.speed import QUIET
+from fairspec_bench.records import Estimate, ModelConfig, Report, SuiteReport, TaskReport
+from fairspec_bench.site.parts import (
     NO_DATA,
     Axis,
     Curve,
     Mark,
     Strip,
     axis_for,
-    curve_plot,
     estimate_values,
-    interval_plot,
-    strip_plot,
 )
+from fairspec_bench.site.plots import Both, both_plot, curve_plot, interval_plot, strip_plot
+from fairspec_bench.site.words import NOTHING, Measure, Vocabulary, figure
 
-Kind = Literal["ratio", "share", "times", "number"]
 VALIDITY = ("truncated", "looping", "off_language", "dropped")
 FITNESS = ("verifier_fitness", "drafter_fitness", "verifier_bits_per_byte", "drafter_bits_per_byte")
 TOLERATED = 0.01  # a share of bad answers above this is marked
 SMALL_PARAMETERS = 20_000_000
 EMBEDDED = "embedded:"
-NOTHING = Estimate()
-
-
-class Measure(Record):
-    """One entry of the glossary: how a measure is called, written and defined."""
-
-    name: str
-    label: str
-    symbol: str
-    kind: Kind
-    unit: str
-    scope: Literal["task", "validity", "across"]
-    definition: str
-
-    @property
-    def heading(self) -> str:
-        return f"{self.label} ({self.unit})" if self.unit else self.label
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """The glossary by name, and languages by code: English name and the language's own."""
-
-    measures: Mapping[str, Measure]
-    languages: Mapping[str, tuple[str, str]]
-
-    @classmethod
-    def parse(cls, measures: bytes, languages: bytes) -> Vocabulary:
-        """From the two JSON files of `leaderboard/`."""
-        entries = TypeAdapter(tuple[Measure, ...]).validate_json(measures)
-        names = TypeAdapter(dict[str, tuple[str, str]]).validate_json(languages)
-        return cls({entry.name: entry for entry in entries}, names)
-
-    def measure(self, name: str) -> Measure:
-        """The entry of `name`; a measure unknown here keeps its own name and no definition."""
-        known = self.measures.get(name)
-        return known or Measure(name=name, label=name, symbol="", kind="number", unit="", scope="task", definition="")
-
-    def language(self, code: str) -> str:
-        return self.languages.get(code, (code, ""))[0]
-
-
-def figure(value: float | None, kind: Kind) -> str:
-    """A value in words: `0.734`, `1.2 %`, `1.42×`, three significant digits, or an en dash for no data."""
-    if value is None:
-        return NO_DATA
-    if kind == "number" or abs(value) >= 1e4:
-        return _significant(value)
-    return {"ratio": f"{value:.3f}", "share": f"{100 * value:.1f} %", "times": f"{value:.2f}×"}[kind]
-
-
-def bare(value: float, kind: Kind) -> str:
-    """`figure` without its sign, for the ends of an interval that follows the signed value."""
-    return figure(value, kind).removesuffix("×").removesuffix(" %")
-
-
-def _significant(value: float) -> str:
-    size = abs(value)
-    if size == 0:
-        return "0"
-    if size >= 1e6 or size < 1e-4:
-        return f"{value:.2e}"
-    return f"{value:,.{max(0, 2 - math.floor(math.log10(size)))}f}"
-
-
-def rule_words(rule: Rule) -> str:
-    """The decoding rule in a few words."""
-    if rule.greedy:
-        return "greedy"
-    limits = [f"top-k {rule.top_k}"] * bool(rule.top_k) + [f"top-p {rule.top_p:g}"] * (rule.top_p < 1)
-    return ", ".join([f"temperature {rule.temperature:g}", *limits])
 
 
 @dataclass(frozen=True)
@@ -155,7 +81,7 @@ class SuiteView:
     suite: SuiteReport
     words: Vocabulary
 
-    @property
+    @cached_property
     def tasks(self) -> list[TaskReport]:
         """Best acceptance first, those without data last, equal ones by language."""
         return sorted(self.suite.tasks, key=lambda t: (-_order(t, "acceptance"), t.language))
@@ -254,7 +180,7 @@ class SuiteView:
         measure = self.words.measure(name)
         marks = self.marks(name)
         axis = _axis(measure, marks)
-        desc = f"One row a language, best first; the line is the 95 % interval. {self._extremes(name)}"
+        desc = f"One row a language, best first; the line is the 95 % interval. {self.extremes(name)}"
         return interval_plot(uid, f"{measure.label} by language, {self.suite.suite}", desc, axis, marks)
 
     def gamma_curves(self) -> tuple[Curve, ...]:
@@ -277,12 +203,50 @@ class SuiteView:
             uid, f"Joint acceptance by position, {self.suite.suite}", desc, "position in block", axis, curves
         )
 
+    @property
+    def raced(self) -> bool:
+        return self.has("speedup")
+
+    @property
+    def verdict(self) -> bool:
+        """Whether the race of this run says anything: the machine was quiet."""
+        return self.run.report.race_verdict.startswith(f"{QUIET}:")
+
+    def waits(self) -> tuple[Both, ...]:
+        """What a person waits for one answer without and with the drafter, longest first: seconds, else verifier calls.
+
+        Without a drafter there is a call a token.
+        """
+        names = ("seconds_per_answer_autoregressive", "seconds_per_answer")
+        first, second = names if self.has(names[1]) else ("tokens_per_answer", "verifier_calls_per_answer")
+        ordered = sorted(self.suite.tasks, key=lambda t: (-_order(t, second), t.language))
+        return tuple(
+            Both(
+                self.words.language(t.language),
+                t.measures.get(first, NOTHING),
+                t.measures.get(second, NOTHING),
+                (t.measures.get("speedup", NOTHING).high or math.inf) < 1,
+                t.language,
+            )
+            for t in ordered
+        )
+
+    def waits_plot(self, uid: str) -> Markup:
+        """Two dots a language: the wait without the drafter and with it."""
+        rows = self.waits()
+        seconds = self.has("seconds_per_answer")
+        title = f"What a person waits for one answer, {self.suite.suite}"
+        desc = "One row a language, longest wait first; a ring without the drafter, a disc with it."
+        values = [v for each in rows for e in (each.first, each.second) for v in (e.value, e.high) if v is not None]
+        axis = axis_for("seconds" if seconds else "calls of the verifier", values)
+        return both_plot(uid, title, desc, axis, rows, ("verifier alone", "with the drafter"))
+
     def _curves(self, points: Mapping[str, Mapping[int, Estimate]]) -> tuple[Curve, ...]:
         """A curve for every language, or none at all where no point has a value."""
         curves = tuple(Curve(self.words.language(t.language), t.language, points[t.task]) for t in self.tasks)
         return curves if estimate_values(curves) else ()
 
-    def _extremes(self, name: str) -> str:
+    def extremes(self, name: str) -> str:
         known = [m for m in self.marks(name) if m.estimate.value is not None]
         if not known:
             return "No data."
@@ -300,7 +264,7 @@ def overview_plot(uid: str, suite: str, views: Sequence[SuiteView]) -> Markup:
         Strip(f"{view.run.name} · γ = {view.run.report.config.gamma}", view.marks("acceptance")) for view in views
     ]
     desc = "A line a run, a dot a language; the language served worst is a diamond. " + " ".join(
-        f"{view.run.name}: {view._extremes('acceptance')}" for view in views
+        f"{view.run.name}: {view.extremes('acceptance')}" for view in views
     )
     return strip_plot(uid, f"Acceptance by language of every run, {suite}", desc, axis_for("acceptance", [1.0]), strips)
 

@@ -8,18 +8,19 @@ from xml.etree import ElementTree
 import pytest
 
 from fairspec_bench.records import Estimate
-from fairspec_bench.site.plots import (
+from fairspec_bench.site.parts import (
     Axis,
     Curve,
     Mark,
     Strip,
     axis_for,
-    curve_plot,
+    close_axis,
     inert,
-    interval_plot,
+    root_axis,
     shorten,
-    strip_plot,
 )
+from fairspec_bench.site.plots import Both, both_plot, curve_plot, interval_plot, strip_plot
+from fairspec_bench.site.wide_plots import Range, Spot, plane, range_plot, row_strip
 
 UNIT = Axis("acceptance", 0.0, (0.0, 0.5, 1.0))
 
@@ -129,3 +130,86 @@ def test_inert_keeps_letters_of_every_script() -> None:
 def test_shorten() -> None:
     assert shorten("abc", 3) == "abc"
     assert shorten("abcd", 3) == "ab…"
+
+
+# --------------------------------------------------------------------------- two dots a row, planes, ranges
+
+
+def test_two_dots_a_row_lie_where_their_values_say_and_are_parted_where_intervals_meet() -> None:
+    rows = [
+        Both("apart", Estimate(value=0.9), Estimate(value=0.5)),
+        Both("meet", mark("m", 0.5, 0.1).estimate, mark("m", 0.4, 0.1).estimate, worse=True),
+        Both("none", Estimate(), Estimate()),
+    ]
+    svg = parse(both_plot("u", "t", "d", UNIT, rows))
+    rings = by_class(svg, "ring", "dot")
+    assert [float(r.get("cx", "").rstrip("%")) for r in rings] == pytest.approx([27 + 52 * 0.9, 27 + 52 * 0.5])
+    (disc,) = [e for e in by_class(svg, "dot") if e.tag == "circle" and "ring" not in e.get("class", "")]
+    assert disc.get("cy") == rings[0].get("cy")
+    (diamond,) = by_class(svg, "place")
+    assert float(diamond.get("y", "")) > float(rings[1].get("cy", "")) + 9
+    assert [e.text for e in by_class(svg, "figure")] == ["0.90 → 0.50", "0.50 → 0.40", "–"]
+
+
+def spot(name: str, x: float, y: float, **options: bool) -> Spot:
+    return Spot(
+        name, Estimate(value=x), Estimate(value=y), **{"front": False, "noise": False, "named": False} | options
+    )
+
+
+def test_the_plane_puts_more_right_and_less_unfair_down_by_the_root() -> None:
+    spots = [spot("bad", 0.2, 4.0), spot("good", 0.8, 1.0, front=True, named=True), spot("low", 0.4, 0.0, front=True)]
+    svg = parse(plane("u", "t", "d", "x", spots, floor=0.01))
+    dots = {e.find("title").text.split(":")[0]: e.find("circle") for e in svg.iter("g") if e.find("circle") is not None}  # type: ignore[union-attr]
+    x = {name: float(dot.get("cx", "").rstrip("%")) for name, dot in dots.items()}  # type: ignore[union-attr]
+    y = {name: float(dot.get("cy", "")) for name, dot in dots.items()}  # type: ignore[union-attr]
+    assert x["bad"] < x["low"] < x["good"]
+    assert y["bad"] < y["good"] < y["low"]
+    assert (y["low"] - y["good"]) == pytest.approx(y["good"] - y["bad"])  # √4 − √1 = √1 − √0
+    assert len(by_class(svg, "front")) == 2
+    assert [e.text for e in by_class(svg, "name")] == ["good"]
+
+
+def test_names_on_the_plane_cover_no_other() -> None:
+    spots = [spot(f"a rather long name {n}", 0.5, 0.5, named=True) for n in range(8)]
+    svg = parse(plane("u", "t", "d", "x", [*spots, spot("far", 0.9, 0.1)], floor=0.0))
+    places = {(e.get("y"), "end" in e.get("class", "")) for e in by_class(svg, "name")}
+    assert len(places) == len(by_class(svg, "name")) <= 4
+
+
+def test_ranges_span_their_ranks() -> None:
+    svg = parse(range_plot("u", "t", "d", 5, [Range("a", 1, 3, 2), Range("b", 4, 4, 4)]))
+    bars = [[float(e.get(end, "").rstrip("%")) for end in ("x1", "x2")] for e in by_class(svg, "range")]
+    assert bars[0] == pytest.approx([2, 2 + 96 * 2 / 3])
+    assert bars[1] == pytest.approx([98, 98])
+    assert [e.text for e in by_class(svg, "figure")] == ["1–3", "4"]
+
+
+@pytest.mark.parametrize("last", [1, 2, 8, 9, 11, 30, 99, 1000, 12345])
+def test_ranks_are_whole_and_end_at_the_last(last: int) -> None:
+    svg = parse(range_plot("u", "t", "d", last, [Range("a", 1, last, 1)]))
+    ticks = [int(e.text or "") for e in by_class(svg, "middle") if (e.text or "").isdigit()]
+    assert ticks[0] == 1
+    assert ticks[-1] == max(last, 2)
+    assert len(ticks) <= 9
+
+
+@pytest.mark.parametrize("values", [[0.61, 0.93], [0.5], [0.0, 1.0], [1e308, 0.2], [3.0, 3.0]])
+def test_close_axes_hold_their_values(values: list[float]) -> None:
+    axis = close_axis("x", values)
+    known = [v for v in values if v < 1e12]
+    assert axis.low <= min(known) + 1e-9
+    assert axis.ticks[-1] >= max(known) - 1e-9
+    assert len(axis.ticks) <= 8
+
+
+def test_a_root_axis_shows_small_differences() -> None:
+    axis = root_axis("U", [4.0])
+    assert (axis.share(0.0), axis.share(1.0), axis.share(4.0)) == pytest.approx((0, 0.5, 1))
+
+
+def test_a_rows_strip_marks_the_worst_by_its_shape() -> None:
+    svg = parse(row_strip([mark("a", 0.2), mark("b", 0.7), mark("c", None)], UNIT))
+    assert svg.get("aria-hidden") == "true"
+    assert len(by_class(svg, "dot", "worst")) == 1
+    assert by_class(svg, "ticks")[0].get("d") == "M81.6 3v10"

@@ -1,0 +1,306 @@
+"""Who stands where on a track's board, and why someone is not ranked.
+
+Knows checked submissions, audits and tracks; takes ranks and paired differences from `measure`. Knows no HTML. Ranks
+are by mean acceptance within one suite of one track, and by mean speed-up within its hardware class; never by U.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations, pairwise
+from statistics import NormalDist
+
+from fairspec_bench.entries import Audit, Verified
+from fairspec_bench.measure.compare import SuiteComparison, compare_sheets
+from fairspec_bench.measure.lines import Sheets
+from fairspec_bench.measure.standing import Standing, standings
+from fairspec_bench.measure.sums import sheets_of
+from fairspec_bench.records import Estimate
+from fairspec_bench.site.pairing import SHOWN, Paired
+from fairspec_bench.site.views import Run, SuiteView
+from fairspec_bench.site.words import NOTHING
+from fairspec_bench.suite.tracks import Track
+
+ALL_PAIRS = 12  # with more ranked submissions each is compared with the baseline, and the leading with their neighbours
+NEIGHBOURS = 100  # how many of those lead
+WHOLE_PAIRS = 5  # mended drafters whose change of U is given on a board with more
+REPLICATES = 1_000
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A submission on the board. One that the check refused has no `verified`, but the findings in words."""
+
+    slug: str
+    verified: Verified | None
+    refusals: tuple[str, ...] = ()
+    audit: Audit | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A checked submission as its track's board shows it. `slug` is that of its pages, unique on the site."""
+
+    entry: Entry
+    verified: Verified
+    slug: str
+    reason: str
+    run: Run
+    views: Mapping[str, SuiteView]
+
+    @property
+    def name(self) -> str:
+        return self.verified.entry.name
+
+    @property
+    def page(self) -> str:
+        return f"submissions/{self.slug}.html"
+
+    @property
+    def method(self) -> str:
+        """The drafter's kind, and how it was mended."""
+        drafter = self.verified.entry.drafter
+        return f"{drafter.kind}, {drafter.method}" if drafter.method else drafter.kind
+
+    @property
+    def audited(self) -> bool:
+        """Whether a maintainer's run reproduced these very lines."""
+        audit = self.entry.audit
+        return audit is not None and audit.reproduced and audit.manifest_sha256 == self.verified.manifest_sha256
+
+
+def unranked_reason(verified: Verified, audit: Audit | None, track: Track) -> str:
+    """Why a checked submission is not ranked; empty where it is."""
+    if track.reference_sha256 is not None and verified.reference_sha256 != track.reference_sha256:
+        return "checked against other reference texts than the track's"
+    if audit is not None and audit.manifest_sha256 != verified.manifest_sha256:
+        return "changed since its audit: the manifest audited is another"
+    if audit is not None and not audit.reproduced:
+        return "the audit did not reproduce its lines with the drafter named"
+    if audit is not None and audit.generalises is False:
+        return "falls on fresh prompts by more than the audit's rule allows"
+    if verified.entry.drafter.trained_on_suite_data:
+        return "trained on the suites' own prompts or answers"
+    if verified.entry.drafter.kind == "oracle":
+        return "an oracle is told the verifier's text: it calibrates the board"
+    return ""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A ranked submission in one suite: its place in the order, and the ranks it may have."""
+
+    candidate: Candidate
+    standing: Standing
+    place: int
+    view: SuiteView
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A raced submission in one suite; without a verdict `ranks` is None."""
+
+    candidate: Candidate
+    view: SuiteView
+    mean: Estimate
+    ranks: tuple[int, int] | None
+
+
+class Board:
+    """One track and its submissions. Everything is worked out once, when first asked for."""
+
+    def __init__(self, track: Track, slug: str, candidates: Sequence[Candidate]) -> None:
+        self.track, self.slug, self.candidates = track, slug, tuple(candidates)
+        self.by_slug = {each.entry.slug: each for each in candidates}
+        self._paired: dict[tuple[str, str], Paired] = {}
+        self._lights: dict[tuple[str, str, str], SuiteComparison] = {}
+        self._comparisons: dict[tuple[str, str], tuple[SuiteComparison, ...]] = {}
+
+    @property
+    def page(self) -> str:
+        return f"tracks/{self.slug}.html"
+
+    @property
+    def suites(self) -> tuple[str, ...]:
+        return tuple(suite.name for suite in self.track.suites)
+
+    @property
+    def small(self) -> bool:
+        """Whether the track's verifier is too small for its board to say anything of real models."""
+        return any(each.run.small for each in self.candidates)
+
+    @property
+    def baseline(self) -> Candidate | None:
+        return self.by_slug.get(self.track.baseline or "")
+
+    # ------------------------------------------------------------------- ranks
+
+    def ranked(self, suite: str) -> list[Placed]:
+        """Highest mean acceptance first."""
+        return self._ranked[suite]
+
+    @cached_property
+    def _ranked(self) -> dict[str, list[Placed]]:
+        found = {}
+        for suite in self.suites:
+            able = {each.entry.slug: each for each in self.candidates if not each.reason and suite in each.views}
+            stood = standings({slug: self.sheets(each, suite) for slug, each in able.items()}, self.track.gamma)
+            order = sorted(stood, key=lambda slug: (-stood[slug].mean, slug))
+            found[suite] = [
+                Placed(able[slug], stood[slug], place, able[slug].views[suite]) for place, slug in enumerate(order, 1)
+            ]
+        return found
+
+    def places(self, suite: str) -> Mapping[str, Placed]:
+        """The ranked submissions of a suite by slug."""
+        return self._places[suite]
+
+    @cached_property
+    def _places(self) -> dict[str, dict[str, Placed]]:
+        return {suite: {each.candidate.slug: each for each in placed} for suite, placed in self._ranked.items()}
+
+    def unranked(self, suite: str) -> list[tuple[Candidate, str]]:
+        """The others with their reason, highest mean acceptance first."""
+        left = [each for each in self.candidates if each.slug not in self.places(suite)]
+        reasons = [(each, each.reason or "no acceptance in every language of the suite") for each in left]
+        return sorted(reasons, key=lambda pair: (-(mean_acceptance(pair[0], suite).value or -1.0), pair[0].slug))
+
+    def sheets(self, candidate: Candidate, suite: str) -> Sheets:
+        return self._sheets[candidate.slug][suite]
+
+    @cached_property
+    def _sheets(self) -> dict[str, dict[str, Sheets]]:
+        return {
+            each.slug: {
+                config.name: sheets_of(each.verified.sums, config) for config in each.verified.report.config.suites
+            }
+            for each in self.candidates
+        }
+
+    def front(self, suite: str) -> set[str]:
+        """The slugs of ranked submissions that none surpasses in both mean acceptance and U."""
+        return pareto(
+            {
+                placed.candidate.slug: (mean.value, u.value)
+                for placed in self.ranked(suite)
+                for mean, u in [(placed.view.mean("acceptance"), placed.view.across("unfairness"))]
+                if mean.value is not None and u.value is not None
+            }
+        )
+
+    # ------------------------------------------------------------------- the clock
+
+    def timed(self, suite: str) -> list[Timed]:
+        """Raced submissions that may be ranked, those with a verdict first, by mean speed-up."""
+        able = [(c, c.views[suite]) for c in self.candidates if not c.reason and suite in c.views]
+        raced = [(c, view, view.mean("speedup")) for c, view in able if view.raced]
+        sure = [(c, view, mean) for c, view, mean in raced if view.verdict and mean.low is not None]
+        ranges = disjoint_ranks([mean for _, _, mean in sure])
+        rows = [Timed(*each, ranks) for each, ranks in zip(sure, ranges, strict=True)]
+        rows.sort(key=lambda t: (-(t.mean.value or 0.0), t.candidate.slug))
+        rest = [Timed(*each, None) for each in raced if each not in sure]
+        return rows + sorted(rest, key=lambda t: (-(t.mean.value or 0.0), t.candidate.slug))
+
+    # ------------------------------------------------------------------- pairs
+
+    def levelled_down(self, candidate: Candidate, suite: str) -> tuple[str, ...]:
+        """The languages in which it surely accepts less than the track's baseline."""
+        base = self.baseline
+        if base is None or base.slug == candidate.slug or suite not in base.views or suite not in candidate.views:
+            return ()
+        return tuple(task.rpartition("/")[2] for task in self._light(base, candidate, suite).levelled_down)
+
+    def _light(self, first: Candidate, second: Candidate, suite: str) -> SuiteComparison:
+        """Second − first without the change of U; of a large board acceptance alone."""
+        key = first.slug, second.slug, suite
+        if key not in self._lights:
+            names = SHOWN if self.every_pair else SHOWN[:1]
+            self._lights[key] = self._pair(first, suite).change(self._pair(second, suite), names)
+        return self._lights[key]
+
+    def _pair(self, candidate: Candidate, suite: str) -> Paired:
+        key = candidate.slug, suite
+        if key not in self._paired:
+            self._paired[key] = Paired(suite, self.sheets(candidate, suite), self.track.gamma)
+        return self._paired[key]
+
+    @cached_property
+    def pairs(self) -> list[tuple[Candidate, Candidate]]:
+        """Who is compared with whom, second − first; the baseline, or else the lower ranked, comes first.
+
+        All ranked ones of a small board; of a large one each with the baseline, and the leading with their neighbours.
+        """
+        order = [placed.candidate for placed in self.ranked(self.suites[0])][::-1]
+        base = self.baseline
+        others = [each for each in order if base is None or each.slug != base.slug]
+        near = list(combinations(others, 2)) if self.every_pair else list(pairwise(others[-NEIGHBOURS:]))
+        return ([(base, each) for each in others] if base is not None else []) + near
+
+    @property
+    def every_pair(self) -> bool:
+        return len(self.ranked(self.suites[0])) <= ALL_PAIRS
+
+    def compared(self, first: Candidate, second: Candidate) -> tuple[SuiteComparison, ...]:
+        """Second − first in the suites both have.
+
+        The change of U takes long: it is given of mended drafters, and against the baseline of a small board.
+        """
+        key = first.slug, second.slug
+        if key not in self._comparisons:
+            whole = key in self._mended or (self.every_pair and first is self.baseline)
+            shared = [suite for suite in self.suites if suite in first.views and suite in second.views]
+            self._comparisons[key] = tuple(
+                compare_sheets(
+                    suite, self.sheets(first, suite), self.sheets(second, suite), self.track.gamma, REPLICATES
+                )
+                if whole
+                else self._light(first, second, suite)
+                for suite in shared
+            )
+        return self._comparisons[key]
+
+    def parent(self, candidate: Candidate) -> Candidate | None:
+        """The submission of this track whose drafter this one was made of."""
+        parent = self.by_slug.get(candidate.verified.entry.drafter.mended_from or "")
+        return None if parent is candidate else parent
+
+    @cached_property
+    def _mended(self) -> set[tuple[str, str]]:
+        pairs = ((parent, each) for each in self.candidates if (parent := self.parent(each)) is not None)
+        return {(parent.slug, each.slug) for parent, each in list(pairs)[:WHOLE_PAIRS]}
+
+
+def mean_acceptance(candidate: Candidate, suite: str) -> Estimate:
+    view = candidate.views.get(suite)
+    return NOTHING if view is None else view.mean("acceptance")
+
+
+def pareto(points: Mapping[str, tuple[float, float]]) -> set[str]:
+    """The names of points that no other surpasses: more in the first figure, less in the second, or equal in one."""
+    front, least = set(), float("inf")
+    for name, (_, u) in sorted(points.items(), key=lambda each: (-each[1][0], each[1][1], each[0])):
+        if u < least:
+            front.add(name)
+            least = u
+    return front
+
+
+def disjoint_ranks(estimates: Sequence[Estimate]) -> Iterator[tuple[int, int]]:
+    """Rank ranges from intervals alone: [1 + surely better, n − surely worse].
+
+    Sure are those whose intervals, widened so that all pairs hold at once (Bonferroni), do not meet: races of different
+    days share no noise, so this errs towards "not told apart".
+    """
+    count = len(estimates)
+    pairs = max(1, count * (count - 1) // 2)
+    wider = NormalDist().inv_cdf(1 - 0.025 / pairs) / NormalDist().inv_cdf(0.975)
+    ends = []
+    for e in estimates:
+        value, low, high = (0.0 if v is None else v for v in (e.value, e.low, e.high))
+        ends.append((value - wider * (value - low), value + wider * (high - value)))
+    for low, high in ends:
+        better = sum(other[0] > high for other in ends)
+        worse = sum(other[1] < low for other in ends)
+        yield 1 + better, count - worse

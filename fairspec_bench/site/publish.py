@@ -1,0 +1,55 @@
+"""How a folder of pages is exchanged for a new one: whole, or not at all.
+
+Knows names and texts of files. A folder that holds anything but an earlier site is never touched.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from fairspec_bench.records import FairspecError
+
+MARKER = ".fairspec-site"  # in a folder that this module made and may therefore replace
+
+
+class SiteError(FairspecError):
+    """The site cannot be built: the message says what to mend."""
+
+
+def publish(files: Mapping[str, str], out: Path) -> None:
+    """Put `files` where `out` is: written beside it first, then exchanged for it. Raises `SiteError`."""
+    target = out.resolve()
+    try:
+        if target.exists() and not _ours(target):
+            raise SiteError(f"{out}: holds something other than a site made here. Choose a new or empty folder.")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+        try:
+            _write(files, stage / "new")
+            if target.exists():
+                os.replace(target, stage / "old")
+            try:
+                os.replace(stage / "new", target)
+            except OSError:
+                if (stage / "old").exists():
+                    os.replace(stage / "old", target)
+                raise
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
+    except OSError as error:
+        raise SiteError(f"{out}: cannot be written ({error.strerror}). Free space or choose another folder.") from error
+
+
+def _ours(folder: Path) -> bool:
+    return folder.is_dir() and ((folder / MARKER).is_file() or not any(folder.iterdir()))
+
+
+def _write(files: Mapping[str, str], folder: Path) -> None:
+    for parent in sorted({(folder / name).parent for name in files}):
+        parent.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8", newline="\n")
