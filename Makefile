@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 OUT    ?= build/demo
 
-.PHONY: demo demo-quick test lint results studies wheel clean
+.PHONY: demo demo-quick test browser lint results studies wheel clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found. Install Python 3.11 or newer, or run 'make PYTHON=python3 $(MAKECMDGOALS)'."; exit 2; }
@@ -20,6 +20,10 @@ demo-quick: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/pytest --numprocesses 2 --dist worksteal
+
+browser: $(VENV)/.installed
+	tests/browser/tools.sh build/browser-tools
+	$(BIN)/pytest -m browser tests/browser
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

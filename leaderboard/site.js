@@ -1,8 +1,8 @@
 /* Sorting, filtering and column choice for each `table[data-interactive][id]`, kept in the address after its `#`.
 
-   Knows the markup: one header row; `th[scope=col][data-sort=text|number]` can be sorted by; a numeric cell has its value
-   in `data-value`, none is no data. Knows nothing of figures. Fetches and stores nothing and makes no text into markup.
-   Without this script every table stands complete, in the order the server gave it.
+   Knows the markup: one header row; `th[scope=col][data-sort=text|number]` can be sorted by; a numeric cell has its
+   value in `data-value`, none is no data. Knows nothing of figures. Fetches and stores nothing, and makes no text into
+   markup. Without this script every table stands complete, in the order the server gave it.
 
    An address reads `#runs.sort=2d&runs.q=swahili&runs.hide=3,5`: by column 2 descending, rows with that word, columns 3
    and 5 away. Any other fragment is left to the browser. */
@@ -48,19 +48,25 @@
     toolbar() {
       this.input = make("input", { type: "search", autocomplete: "off", spellcheck: false, maxLength: LONGEST });
       this.input.addEventListener("input", () => this.change({ filter: this.input.value }));
-      this.boxes = new Map(this.heads.slice(1).map((head) => [head.cellIndex, make("input", { type: "checkbox" })]));
-      for (const [column, box] of this.boxes) box.addEventListener("change", () => this.change({ away: this.moved(column) }));
+      const naming = (column) => column === 0 || this.rows[0]?.cells[column]?.matches("th"); // never hidden
+      const free = this.heads.map((head) => head.cellIndex).filter((column) => !naming(column));
+      this.boxes = new Map(free.map((column) => [column, make("input", { type: "checkbox" })]));
+      this.boxes.forEach((box, column) => {
+        box.addEventListener("change", () => this.change({ away: this.moved(column) }));
+      });
       const reset = make("button", { type: "button", textContent: "Reset" });
       reset.addEventListener("click", () => this.change(nothing()));
       this.status = make("p", { className: "tools-status" });
       this.status.setAttribute("role", "status");
 
       const choices = [...this.boxes].map(([column, box]) => make("label", {}, box, ` ${label(this.heads[column])}`));
-      const columns = make("details", { className: "tools-columns" }, make("summary", { textContent: "Columns" }), ...choices);
+      const summary = make("summary", { textContent: "Columns" });
+      const columns = make("details", { className: "tools-columns" }, summary, ...choices);
       const filter = make("label", { className: "tools-filter" }, "Filter rows ", this.input);
       const tools = make("div", { className: "tools" }, filter, reset, this.status, columns);
       const region = this.table.closest(".scroll");
-      const name = this.table.caption ? label(this.table.caption) : (region?.getAttribute("aria-label") ?? this.table.id);
+      const { caption, id } = this.table;
+      const name = caption ? label(caption) : (region?.getAttribute("aria-label") ?? id);
       tools.setAttribute("role", "group");
       tools.setAttribute("aria-label", `Tools: ${name}`);
       this.tools = tools;
@@ -108,7 +114,8 @@
       const keys = this.keysOf(column);
       const compare = this.heads[column].dataset.sort === "number" ? (a, b) => a - b : collator.compare;
       const places = this.rows.map((_, place) => place);
-      const known = places.filter((place) => keys[place] !== null).sort((a, b) => sign * compare(keys[a], keys[b]) || a - b);
+      const known = places.filter((place) => keys[place] !== null);
+      known.sort((a, b) => sign * compare(keys[a], keys[b]) || a - b);
       return [...known, ...places.filter((place) => keys[place] === null)].map((place) => this.rows[place]);
     }
 
