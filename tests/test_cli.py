@@ -13,7 +13,7 @@ import pytest
 from tiny_pair import contents, lasting, save_pair
 
 import fairspec_bench
-from fairspec_bench import cli, face
+from fairspec_bench import cli, face, health
 from fairspec_bench.records import FairspecError
 
 Fairspec = tuple[int, str, str]
@@ -360,7 +360,7 @@ def test_a_bug_is_one_line_too_and_debug_shows_where(fairspec: Shell, monkeypatc
     def broken() -> None:
         raise ZeroDivisionError("first\nsecond")
 
-    monkeypatch.setattr(face, "doctor", broken)
+    monkeypatch.setattr(health, "doctor", broken)
     status, _, err = fairspec("doctor")
     assert status == 2
     assert err == "fairspec: an error of its own: ZeroDivisionError: first second (--debug shows where)\n"
@@ -378,3 +378,33 @@ def test_no_room_hides_a_name_of_the_face() -> None:
     import fairspec_bench
 
     assert not {room.name for room in pkgutil.iter_modules(fairspec_bench.__path__)} & set(fairspec_bench.__all__)
+
+
+# --------------------------------------------------------------------------- submissions and tracks
+
+
+def test_a_stranger_begins_a_submission_and_is_told_what_is_missing(fairspec: Shell, tmp_path: Path) -> None:
+    folder = tmp_path / "submissions" / "mine"
+    status, out, _ = fairspec("submit", "new", folder, "--track", "embedded", "--drafter", "lookup", "--name", "Mine")
+    assert status == 0
+    assert out == f"written: {folder}/submission.toml\nfill its blanks (...) before the check\n"
+    status, _, err = fairspec("submit", "new", folder, "--track", "nowhere", "--drafter", "lookup")
+    assert (status, "is there already" in err) == (2, True)
+    status, _, err = fairspec("submit", "new", tmp_path / "other", "--track", "nowhere", "--drafter", "lookup")
+    assert (status, err.startswith("fairspec: track 'nowhere': unknown. Choose one of embedded")) == (2, True)
+    assert fairspec("submit", "check")[0] == 2
+    status, out, _ = fairspec("submit", "check", folder)
+    assert status == 1
+    assert out.rstrip().endswith("faults")
+
+
+def test_tracks_are_listed_and_a_new_one_needs_its_words(fairspec: Shell, tmp_path: Path) -> None:
+    status, out, _ = fairspec("track")
+    assert (status, out.startswith("embedded")) == (0, True)
+    status, _, err = fairspec("track", tmp_path)
+    assert (status, "needs RUN NAME" in err) == (2, True)
+
+
+def test_serving_what_is_not_there_is_one_line(fairspec: Shell, tmp_path: Path) -> None:
+    status, _, err = fairspec("site", "serve", tmp_path)
+    assert (status, err) == (2, f"fairspec: {tmp_path}: no site there. First: fairspec site build --out {tmp_path}.\n")

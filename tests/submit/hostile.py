@@ -260,7 +260,7 @@ WAYS: tuple[Way, ...] = (
     Way("no TOML", "S001", put("submission.toml", b"name = \n")),
     Way("deep TOML", "S001", put("submission.toml", b"a = " + b"[" * 7_000 + b"]" * 7_000)),
     Way("a key twice in TOML", "S001", entry("contact =", 'name = "x"\ncontact =')),
-    Way("a missing author", "S002", entry('authors = ["A. Nother"]', "authors = []")),
+    Way("a missing author", "S002", entry('    "A. Nother",\n', "")),
     Way("a blank left", "S002", entry("The embedded corpus", "...")),
     Way("text for truth", "S002", entry("trained_on_suite_data = false", 'trained_on_suite_data = "no"')),
     Way("an unknown kind", "S002", entry('kind = "model"', 'kind = "magic"')),
