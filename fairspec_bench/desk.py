@@ -10,8 +10,10 @@ import re
 import secrets
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import date
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 SUBMISSIONS = Path("submissions")
 AUDITS = "_audits"
 """The folder beside the submissions where maintainers keep audits: no slug begins so."""
+MANY = 20
+"""Submissions from which on it pays to check them in several processes."""
 CHECKER = 1
 """Raised whenever the check finds more than before: what an older one passed is checked again."""
 PUBLISHED = ("*.safetensors", "*.json", "*.model", "*.txt")
@@ -325,7 +329,10 @@ def board(submissions: str | Path = SUBMISSIONS, *, tracks: Path | None = None) 
     if not root.is_dir():
         raise FairspecError(f"{root}: no such folder. Give the folder of submissions, or run folders.")
     folders = sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] not in "._")
-    return Board(list_tracks(tracks), tuple(_entry(folder, tracks) for folder in folders))
+    if len(folders) < MANY:
+        return Board(list_tracks(tracks), tuple(_entry(folder, tracks) for folder in folders))
+    with ProcessPoolExecutor() as workers:
+        return Board(list_tracks(tracks), tuple(workers.map(_entry, folders, repeat(tracks), chunksize=4)))
 
 
 def _entry(folder: Path, tracks: Path | None) -> Entry:

@@ -6,6 +6,7 @@ Knows boards and which template shows what of them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from jinja2 import Environment
 
@@ -13,6 +14,7 @@ from fairspec_bench.records import TaskReport
 from fairspec_bench.site.board import ALL_PAIRS, NEIGHBOURS, Board, Candidate
 from fairspec_bench.site.by_language import LanguagePage, language_pages
 from fairspec_bench.site.changes import ChangeView
+from fairspec_bench.site.forked import forked
 from fairspec_bench.site.names import unique_slugs
 from fairspec_bench.site.words import Vocabulary
 
@@ -33,8 +35,7 @@ class BoardPages:
     def render(self) -> dict[str, str]:
         files = dict(self._boards())
         for board in self.boards:
-            files |= dict(self._submissions(board))
-            files |= dict(self._pairs(board))
+            files |= forked(partial(self._of, board), len(board.candidates))
         pages = language_pages(self.boards, self.words, self.languages)
         files["languages.html"] = self._page("languages.html", languages=pages)
         files |= {page.page: self._language(page) for page in pages}
@@ -49,10 +50,15 @@ class BoardPages:
         for board in self.boards:
             yield board.page, self._page("track.html", "../", board=board, pages=self.languages)
 
-    def _submissions(self, board: Board) -> Iterator[tuple[str, str]]:
+    def _of(self, board: Board, part: int, of: int) -> dict[str, str]:
+        """Every `of`-th page of the board's submissions and pairs, from the `part`-th on."""
+        candidates, pairs = board.candidates[part::of], board.pairs[part::of]
+        return dict(self._submissions(board, candidates)) | dict(self._pairs(board, pairs))
+
+    def _submissions(self, board: Board, candidates: Sequence[Candidate]) -> Iterator[tuple[str, str]]:
         hrefs = {code: f"../{page}" for code, page in self.languages.items()}
         near = self._near(board)
-        for each in board.candidates:
+        for each in candidates:
             yield (
                 each.page,
                 self._page(
@@ -86,8 +92,8 @@ class BoardPages:
             for each in board.compared(parent, candidate)
         ]
 
-    def _pairs(self, board: Board) -> Iterator[tuple[str, str]]:
-        for first, second in board.pairs:
+    def _pairs(self, board: Board, pairs: Sequence[tuple[Candidate, Candidate]]) -> Iterator[tuple[str, str]]:
+        for first, second in pairs:
             page = self.pairs[board.slug][first.slug, second.slug]
             compared = board.compared(first, second)
             yield (

@@ -475,9 +475,9 @@ def test_only_a_plain_https_address_becomes_a_link(hostile: Path, site: Path) ->
 @pytest.mark.skipif("FAIRSPEC_LARGE_SITE" not in os.environ, reason="takes a minute: set FAIRSPEC_LARGE_SITE=1")
 def test_a_thousand_submissions_are_built_in_half_a_minute(tmp_path: Path) -> None:
     entries = sample.many(1_000, prompts=10)
-    start = time.process_time()
+    start = time.perf_counter()
     build_site([], tmp_path / "site", tracks=[sample.track(baseline="baseline")], entries=entries)
-    took = time.process_time() - start
+    took = time.perf_counter() - start
     page = (tmp_path / "site" / "tracks" / "embedded.html").read_bytes()
     assert len(gzip.compress(page)) < 500_000
     assert took < 30, f"{took:.1f} s"
