@@ -11,6 +11,7 @@ import secrets
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date
 from itertools import repeat
@@ -88,7 +89,7 @@ def submit_score(
     track, references = _track(str(entry.get("track")), tracks)
     out = folder / RUN_FOLDER
     if out.exists() and not (out / RUN).exists():
-        raise FairspecError(f"{out}: is scored and packed. Remove it to score again.")
+        raise FairspecError(f"{out}: is scored. Seal it with fairspec submit pack, or remove it to score again.")
     asked = drafter or str(entry.get("drafter", {}).get("repo"))
     given = {"device": device, "batch_size": batch_size, "race_prompts": race_prompts, "race_rounds": race_rounds}
     name = str(entry.get("drafter", {}).get("repo"))
@@ -118,8 +119,9 @@ def submit_check(folder: str | Path, *, keep: bool = True, tracks: Path | None =
     verdict = check(Path(folder), tracks)
     if keep and verdict.verified is not None:
         path = _kept(verdict.verified.manifest_sha256)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(gzip.compress(verdict.verified.model_dump_json().encode(), 6, mtime=0))
+        with suppress(OSError):  # a cache that cannot be written costs a second check, not the verdict
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(gzip.compress(verdict.verified.model_dump_json().encode(), 6, mtime=0))
     return verdict
 
 

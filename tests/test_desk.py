@@ -80,7 +80,7 @@ def test_the_texts_are_the_tracks_and_none_is_decoded(home: Path, tmp_path: Path
 
 
 def test_a_scored_submission_is_not_scored_again_and_an_unknown_one_is_one_line(home: Path, tmp_path: Path) -> None:
-    with pytest.raises(FairspecError, match="is scored and packed"):
+    with pytest.raises(FairspecError, match="is scored"):
         desk.submit_score(home / "submissions" / "mine", tracks=home / "tracks")
     with pytest.raises(FairspecError, match=r"no submission.toml"):
         desk.submit_score(tmp_path / "nothing")
@@ -149,6 +149,22 @@ def test_a_kept_record_that_is_damaged_or_of_other_bytes_is_not_believed(home: P
         (entry,) = desk.board(home / "submissions", tracks=home / "tracks").entries
         assert entry.verified is not None
         assert kept.read_bytes() == good  # checked anew
+
+
+def test_a_cache_that_cannot_be_written_costs_no_verdict(home: Path, cache: Path) -> None:
+    cache.write_text("a file where the folder should be")
+    assert desk.submit_check(home / "submissions" / "mine", tracks=home / "tracks").ok
+
+
+def test_scoring_stopped_while_it_packed_is_sealed_by_pack(home: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(home / "submissions" / "mine", tmp_path / "mine"))
+    lines = folder / "run" / "embedded_math" / "en" / "trace.jsonl.gz"
+    lines.with_suffix("").write_bytes(gzip.decompress(lines.read_bytes()))
+    lines.write_bytes(lines.read_bytes()[:20])  # torn, its source still there
+    with pytest.raises(FairspecError, match="Seal it with fairspec submit pack"):
+        desk.submit_score(folder, tracks=home / "tracks")
+    desk.submit_pack(folder)
+    assert [str(finding) for finding in check(folder, home / "tracks").findings] == []
 
 
 def test_a_folder_that_is_no_slug_is_listed_as_refused(home: Path, tmp_path: Path) -> None:
