@@ -15,12 +15,21 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 Finish = Literal["eos", "stop", "cap"]
 Mode = Literal["autoregressive", "speculative", "control"]
+Backend = Literal["eager", "compile", "graph"]
 Sha256 = str
 MAX_LINE_BYTES = 8 * 2**20
 
@@ -37,6 +46,20 @@ class Record(BaseModel):
     """Strict, frozen, finite: a wrong type, an unknown field, NaN or infinity is an error, never coerced."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Grown(Record):
+    """A record that gained fields since its first files: a field in `later` is written only where it was set.
+
+    So files from before, and what is derived from them, keep their bytes.
+    """
+
+    later: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_what_came_later(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        unset = {name for name in self.later if getattr(self, name) == type(self).model_fields[name].default}
+        return {name: value for name, value in written(self).items() if name not in unset}
 
 
 R = TypeVar("R", bound=Record)
@@ -149,6 +172,26 @@ class Replay(Record):
     shard: str
 
 
+class Departure(Record):
+    """Where a greedy text made in a half type leaves the one that the same verifier makes in float32.
+
+    `first` is the output position, from 1, of its first token that is not float32's likeliest there, and `gap` by how
+    much that one's float32 logit is higher, nats; both `None` for a text that is float32's own.
+    """
+
+    key: str
+    prompt_sha: Sha256
+    first: int | None = Field(ge=1)
+    gap: float | None = Field(ge=0)
+    shard: str
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> Self:
+        if (self.first is None) != (self.gap is None):
+            raise ValueError("first and gap go together")
+        return self
+
+
 class Pieces(Record):
     """Time inside one decode by kind of step: totals in nanoseconds and how often each ran."""
 
@@ -229,8 +272,10 @@ class ModelConfig(Record):
     options: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
 
 
-class RunConfig(Record):
+class RunConfig(Grown):
     """Everything that decides a run's lines; written first, compared field by field on resume."""
+
+    later = frozenset({"backend", "float32_check"})
 
     schema_version: Literal[1] = 1
     verifier: ModelConfig
@@ -249,6 +294,8 @@ class RunConfig(Record):
     shards: dict[str, tuple[str, ...]]
     clusters: dict[str, str]
     part: tuple[int, int] | None = None
+    backend: Backend = "eager"
+    float32_check: bool = False
 
 
 class Environment(Record):

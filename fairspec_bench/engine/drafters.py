@@ -63,6 +63,7 @@ class ModelDrafter:
     temperatures: Mapping[str, float] = field(default_factory=dict)
     kind: str = field(default="model", init=False)
     proper: bool = field(default=True, init=False)
+    fixed: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
         check_vocabulary(self.verifier, self.model)
@@ -85,7 +86,7 @@ class ModelDrafter:
         found = of_group(self.temperatures, group)
         return self.temperature if found is None else found
 
-    def begin(self, batch: int, max_len: int, reference: References | None) -> _ModelDrafting:
+    def begin(self, batch: int, max_len: int) -> _ModelDrafting:
         ones = torch.ones(batch, 1, 1, device=self.model.device)
         return _ModelDrafting(self, self.model.rows(batch, max_len), ones)
 
@@ -106,7 +107,7 @@ class _ModelDrafting:
     rows: Rows
     warmth: Tensor
 
-    def prefill(self, row: int, request: Request, seed: int) -> None:
+    def prefill(self, row: int, request: Request, seed: int, text: Sequence[int] | None) -> None:
         self.rows.prefill(row, request.ids)
         self.warmth[row] = self.drafter.own_temperature(request.group)
 
@@ -115,12 +116,12 @@ class _ModelDrafting:
         # that shapes never change.
         slots = batch.after(gamma)
         pair = torch.stack([batch.pos - 1, batch.pos], dim=1)
-        logits = self.rows.step(batch.ids.gather(1, pair), batch.pos - 1, view=batch.top + 1, keep=1)
+        logits = self.rows.step(batch.ids.gather(1, pair), batch.pos - 1, view=batch.view, keep=1)
         ids: list[Tensor] = []
         log_qs: list[Tensor] = []
         for i in range(gamma):
             if i > 0:
-                logits = self.rows.step(ids[-1], batch.pos + i, view=batch.top + i + 1, keep=1)
+                logits = self.rows.step(ids[-1], batch.pos + i, view=batch.view, keep=1)
             token, log_q = self._pick(batch, slots[:, i : i + 1], logits)
             ids.append(token)
             log_qs.append(log_q)
@@ -159,13 +160,14 @@ class LookupDrafter:
     name: str = field(default="lookup", init=False)
     identity: None = field(default=None, init=False)
     proper: bool = field(default=False, init=False)
+    fixed: bool = field(default=True, init=False)
     model: None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_ngram <= 16:
             raise FairspecError(f"drafter option max_ngram={self.max_ngram}: must be a whole number from 1 to 16.")
 
-    def begin(self, batch: int, max_len: int, reference: References | None) -> _LookupDrafting:
+    def begin(self, batch: int, max_len: int) -> _LookupDrafting:
         return _LookupDrafting(self.max_ngram)
 
     def read(self, requests: Sequence[Request], texts: Sequence[Sequence[int]], seed: int) -> CertainReading:
@@ -183,11 +185,11 @@ class LookupDrafter:
 class _LookupDrafting:
     max_ngram: int
 
-    def prefill(self, row: int, request: Request, seed: int) -> None:
+    def prefill(self, row: int, request: Request, seed: int, text: Sequence[int] | None) -> None:
         pass
 
     def propose(self, batch: Batch, gamma: int, clock: Clock) -> Draft:
-        tokens = batch.ids[:, : batch.top + gamma + 1].clone()
+        tokens = batch.ids[:, : batch.view].clone()
         for i in range(gamma):
             token = lookup(tokens, batch.pos + i, self.max_ngram)
             tokens.scatter_(1, batch.pos[:, None] + i + 1, token[:, None])
@@ -226,6 +228,7 @@ class OracleDrafter:
     reference: References | None = None
     kind: str = field(default="oracle", init=False)
     proper: bool = field(default=False, init=False)
+    fixed: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.acceptance <= 1:
@@ -243,12 +246,9 @@ class OracleDrafter:
     def model(self) -> Model | None:
         return self.payer.model if self.payer else None
 
-    def begin(self, batch: int, max_len: int, reference: References | None) -> _OracleDrafting:
-        known = reference or self.reference
-        if known is None:
-            raise FairspecError("the oracle drafter needs reference texts: make them first (replay and race do).")
+    def begin(self, batch: int, max_len: int) -> _OracleDrafting:
         table = torch.zeros(batch, max_len, dtype=torch.long, device=self.verifier.device)
-        return _OracleDrafting(self, known, table, self.payer.begin(batch, max_len, None) if self.payer else None)
+        return _OracleDrafting(self, table, self.payer.begin(batch, max_len) if self.payer else None)
 
     def read(self, requests: Sequence[Request], texts: Sequence[Sequence[int]], seed: int) -> CertainReading:
         drafts = [self.proposals(request, ids, seed) for request, ids in zip(requests, texts, strict=True)]
@@ -265,17 +265,19 @@ class OracleDrafter:
 @dataclass
 class _OracleDrafting:
     drafter: OracleDrafter
-    reference: References
     table: Tensor
     payer: _ModelDrafting | None
 
-    def prefill(self, row: int, request: Request, seed: int) -> None:
-        drafts = self.drafter.proposals(request, self.reference[request.key], seed)
+    def prefill(self, row: int, request: Request, seed: int, text: Sequence[int] | None) -> None:
+        known = (self.drafter.reference or {}).get(request.key) if text is None else text
+        if known is None:
+            raise FairspecError("the oracle drafter needs reference texts: make them first (replay and race do).")
+        drafts = self.drafter.proposals(request, known, seed)
         first = len(request.ids) + 1
         self.table[row] = 0
         self.table[row, first : first + len(drafts)] = torch.tensor(drafts, dtype=torch.long, device=self.table.device)
         if self.payer:
-            self.payer.prefill(row, request, seed)
+            self.payer.prefill(row, request, seed, text)
 
     def propose(self, batch: Batch, gamma: int, clock: Clock) -> Draft:
         if self.payer:

@@ -55,8 +55,8 @@ class Guess(NamedTuple):
 class Drafting(Protocol):
     """A drafter at work on one batch."""
 
-    def prefill(self, row: int, request: Request, seed: int) -> None:
-        """A new prompt takes this row."""
+    def prefill(self, row: int, request: Request, seed: int, text: Sequence[int] | None) -> None:
+        """A new prompt takes this row; `text` is what will be committed, where it is known."""
 
     def propose(self, batch: Batch, gamma: int, clock: Clock) -> Draft:
         """γ drafts for the slots after `batch.pos`."""
@@ -95,11 +95,15 @@ class Drafter(Protocol):
         """Has a q over the whole vocabulary, whose KL and overlap mean something: its guesses have scores."""
 
     @property
+    def fixed(self) -> bool:
+        """Does the same operations on the same shapes for every block, so that a device can record them."""
+
+    @property
     def model(self) -> Model | None:
         """What runs forward passes, if anything does."""
 
-    def begin(self, batch: int, max_len: int, reference: References | None) -> Drafting:
-        """Start on a batch of rows; `reference` gives the texts to be committed, by key, where they are known."""
+    def begin(self, batch: int, max_len: int) -> Drafting:
+        """Start on a batch of rows of `max_len` slots."""
 
     def read(self, requests: Sequence[Request], texts: Sequence[Sequence[int]], seed: int) -> Reading:
         """Start on the finished texts of requests."""

@@ -29,4 +29,4 @@ class Forced:
     def piece(self, first: int, last: int) -> Tensor:
         """Logits [B, last − first, V] after tokens `first`…`last − 1` of every text; pieces in order, without gaps."""
         tokens = self.text[:, first:last]
-        return self.rows.step(tokens, self.start + first, view=self.end + last, keep=last - first)
+        return self.rows.read(tokens, self.start + first, view=self.end + last, keep=last - first)

@@ -8,13 +8,15 @@ is refilled from the queue. Decoding without a drafter is the same loop with γ 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from fairspec_bench.engine.accept import Verdict, point_mass, verify_greedy, verify_sample
+from fairspec_bench.engine.backends import BACKENDS, Body, Recordings
 from fairspec_bench.engine.batch import Batch, Clock, Request, StopCheck, as_request
 from fairspec_bench.engine.drafting import Draft, Drafter, Drafting, References
 from fairspec_bench.engine.model import MAX_GAMMA, Model, Rows
@@ -22,7 +24,7 @@ from fairspec_bench.engine.noise import Purpose, exponential, uniform
 from fairspec_bench.engine.rule import log_probs
 from fairspec_bench.records import Block, FairspecError, Finish, Pieces, Rule
 
-__all__ = ["Decoded", "Request", "StopCheck", "as_request", "decode"]
+__all__ = ["Decoded", "Decoder", "Request", "StopCheck", "as_request", "decode"]
 
 
 @dataclass(frozen=True)
@@ -55,62 +57,130 @@ def decode(
     reference: References | None = None,
     exact_times: bool = False,
 ) -> Iterator[Decoded]:
-    """Continue every request, `batch_size` at a time; yields them as they finish. Only speed depends on the batch.
+    """A `Decoder` used once: see there."""
+    decoder = Decoder(verifier, drafter, rule=rule, gamma=gamma, batch_size=batch_size, seed=seed)
+    yield from decoder.decode(requests, reference, exact_times=exact_times)
 
-    With `reference` ids (by key) these are committed instead of the verifier's choices, which are computed all the
-    same; under a sampling rule the drafts follow the text and only the acceptance coins fall. `exact_times` waits for a
-    CUDA device at each step. `gamma` is ignored without a drafter. Raises `FairspecError` for γ outside 1…64, a prompt
-    that does not fit, or a missing reference.
-    """
-    queue = deque(requests)
-    gamma = gamma if drafter else 0
-    _check(verifier, drafter, queue, gamma, reference)
-    if not queue:
-        return
-    batch_size = min(batch_size, len(queue))
-    max_len = max(len(request.ids) + _room(request, reference) for request in queue) + gamma + 1
-    batch = _empty_batch(verifier, batch_size, max_len, rule, seed, scripted=reference is not None)
-    rows = verifier.rows(batch_size, max_len)
-    drafting = drafter.begin(batch_size, max_len, reference) if drafter else NoDraft()
-    clock = Clock(verifier.device, exact_times)
-    live: dict[int, _Row] = {}
-    while queue or live:
-        for index in range(batch_size):
-            while queue and index not in live:
-                row = _begin(queue.popleft(), index, batch, rows, drafting, clock, reference)
-                if row.end is None:
-                    live[index] = row
-                else:
-                    yield row.finished(clock)
-        if not live:
+
+class Decoder:
+    """A verifier, with a drafter or alone, ready to decode. Buffers, and what was recorded on them, are kept."""
+
+    def __init__(self, verifier: Model, drafter: Drafter | None, *, rule: Rule, gamma: int, batch_size: int, seed: int):
+        """`gamma` is ignored without a drafter. Raises `FairspecError` for one outside 1…64."""
+        if drafter and not 1 <= gamma <= MAX_GAMMA:
+            raise FairspecError(f"gamma {gamma}: must be a whole number from 1 to {MAX_GAMMA}.")
+        self.verifier, self.drafter = verifier, drafter
+        self.rule, self.gamma, self.batch_size, self.seed = rule, gamma if drafter else 0, batch_size, seed
+        self.bench: Bench | None = None
+
+    @torch.no_grad()
+    def decode(
+        self, requests: Iterable[Request], reference: References | None = None, *, exact_times: bool = False
+    ) -> Iterator[Decoded]:
+        """Continue every request, a batch at a time; yields them as they finish. Only speed depends on the batch.
+
+        With `reference` ids (by key) these are committed instead of the verifier's choices, which are computed all the
+        same; under a sampling rule the drafts follow the text and only the acceptance coins fall. `exact_times`: also
+        time the steps within a block, where that takes other means than decoding does. One call at a time. Raises
+        `FairspecError` for a prompt that does not fit or a missing reference.
+        """
+        queue = deque(requests)
+        _check(self.verifier, self.drafter, queue, reference)
+        if not queue:
             return
-        batch.pos = torch.tensor([live[r].pos if r in live else 1 for r in range(batch_size)], device=verifier.device)
-        batch.top = max(row.pos for row in live.values())
-        clock.skip()
-        verdict, tokens = speculate(batch, gamma, rows, drafting, clock)
-        accepted, *columns = torch.cat([verdict.accepted[:, None], tokens], dim=1).T.tolist()
-        for index, row in list(live.items()):
-            row.commit([column[index] for column in columns[: accepted[index] + 1]], verifier.eos_ids)
-        clock.lap("rest")
-        for index, row in list(live.items()):
-            if row.end is not None:
-                yield live.pop(index).finished(clock)
+        bench = self._bench(queue, reference)
+        bench.batch.clear()
+        clock = Clock(self.verifier.device, exact_times)
+        live: dict[int, _Row] = {}
+        while queue or live:
+            for index in range(bench.size):
+                while queue and index not in live:
+                    row = _begin(queue.popleft(), index, bench, clock, reference)
+                    if row.end is None:
+                        live[index] = row
+                    else:
+                        yield row.finished(clock)
+            if not live:
+                return
+            block = bench.block(max(row.pos for row in live.values()), exact_times)
+            clock.begin()
+            accepted, *columns = block(clock).T.tolist()
+            for index, row in live.items():
+                row.commit([column[index] for column in columns[: accepted[index] + 1]], self.verifier.eos_ids)
+            clock.end()
+            for index, row in list(live.items()):
+                if row.end is not None:
+                    bench.batch.free(index)
+                    yield live.pop(index).finished(clock)
+
+    def _bench(self, queue: Collection[Request], reference: References | None) -> Bench:
+        """Buffers that these requests fit in: those of the last call if they will do."""
+        size = min(self.batch_size, len(queue))
+        slots = max(len(request.ids) + _room(request, reference) for request in queue) + self.gamma + 1
+        scripted, old = reference is not None, self.bench
+        if not old or old.size != size or old.slots < slots or scripted != (old.batch.script is not None):
+            self.bench = old = None  # the old ones go before the new ones come
+            self.bench = old = Bench(self, size, BACKENDS[self.verifier.backend].slots(slots), scripted)
+        return old
 
 
-def speculate(batch: Batch, gamma: int, rows: Rows, drafting: Drafting, clock: Clock) -> tuple[Verdict, Tensor]:
-    """One block: draft, verify, accept. → the verdict, and tokens [B, γ+1] of which the first `accepted + 1` count.
+class Bench:
+    """The buffers of one batch of `size` rows of `slots` slots, and the block that works on them."""
 
-    All of them are written to `batch.ids` after `pos`; the next block overwrites what does not count.
+    def __init__(self, decoder: Decoder, size: int, slots: int, scripted: bool):
+        verifier, drafter, rule = decoder.verifier, decoder.drafter, decoder.rule
+        self.size, self.slots, self.gamma, self.backend = size, slots, decoder.gamma, BACKENDS[verifier.backend]
+        device, vocab_size = verifier.device, verifier.vocab_size
+        self.batch = Batch.empty(
+            size, slots, device, rule=rule, seed=decoder.seed, vocab_size=vocab_size, scripted=scripted
+        )
+        self.rows = verifier.rows(size, slots)
+        self.drafting: Drafting = drafter.begin(size, slots) if drafter else NoDraft()
+        self.fixed = drafter is None or drafter.fixed
+        self.draft: Draft | None = None
+        self.recordings = Recordings(device)
+
+    def block(self, top: int, exact_times: bool) -> Body:
+        """The next block's work, when the furthest row's last token lies in slot `top`."""
+        self.batch.view = min(self.slots, self.backend.slots(top + self.gamma + 1))
+        if not self.backend.records:
+            return self._speculate
+        return self._record(exact_times)
+
+    def _speculate(self, clock: Clock) -> Tensor:
+        return judge(self.batch, self.rows, self.drafting.propose(self.batch, self.gamma, clock), clock)
+
+    def _record(self, exact_times: bool) -> Body:
+        """The block recorded: whole, or what comes after the drafts of a drafter that no device can record."""
+        ready = partial(self.recordings.ready, view=self.batch.view, exact=exact_times, moved=self.batch.pos)
+        if self.fixed:
+            return ready(self._speculate)
+        if self.draft is None:
+            self.draft = self.drafting.propose(self.batch, self.gamma, Clock(self.batch.ids.device, exact=False))
+        draft = self.draft
+        judged = ready(lambda clock: judge(self.batch, self.rows, draft, clock))
+
+        def block(clock: Clock) -> Tensor:
+            for kept, made in zip(draft, self.drafting.propose(self.batch, self.gamma, clock), strict=True):
+                if kept is not None and made is not None:
+                    kept.copy_(made)
+            return judged(clock)
+
+        return block
+
+
+def judge(batch: Batch, rows: Rows, draft: Draft, clock: Clock) -> Tensor:
+    """Verify a block's drafts, accept, commit. → [B, 1 + γ + 1]: how many drafts stand, then the tokens of the block.
+
+    Of the tokens the first `accepted + 1` count. Nothing here waits for the device.
     """
-    draft = drafting.propose(batch, gamma, clock)
-    tokens = torch.cat([batch.ids.gather(1, batch.pos[:, None]), draft.ids], dim=1)
-    logits = rows.step(tokens, batch.pos, view=batch.top + gamma + 1, keep=gamma + 1)
+    tokens = torch.cat([batch.last(), draft.ids], dim=1)
+    logits = rows.step(tokens, batch.pos, view=batch.view, keep=tokens.shape[1])
     clock.lap("verify")
-    verdict = verify(batch, draft, logits)
-    tokens = torch.cat([draft.ids, verdict.token[:, None]], dim=1)
-    tokens.scatter_(1, verdict.accepted[:, None], verdict.token[:, None])
-    batch.ids.scatter_(1, batch.after(gamma + 1), tokens)
-    return verdict, tokens
+    accepted, token = verify(batch, draft, logits)
+    tokens = torch.cat([draft.ids, token[:, None]], dim=1).scatter(1, accepted[:, None], token[:, None])
+    batch.commit(accepted, tokens)
+    return torch.cat([accepted[:, None], tokens], dim=1)
 
 
 def verify(batch: Batch, draft: Draft, logits: Tensor) -> Verdict:
@@ -134,7 +204,7 @@ def verify(batch: Batch, draft: Draft, logits: Tensor) -> Verdict:
 class NoDraft:
     """The autoregressive baseline: a drafter that proposes nothing."""
 
-    def prefill(self, row: int, request: Request, seed: int) -> None:
+    def prefill(self, row: int, request: Request, seed: int, text: Sequence[int] | None) -> None:
         pass
 
     def propose(self, batch: Batch, gamma: int, clock: Clock) -> Draft:
@@ -178,7 +248,7 @@ class _Row:
 
     def finished(self, clock: Clock) -> Decoded:
         assert self.end is not None
-        pieces = clock.since(self.before)
+        spent = clock.since(self.before)
         return Decoded(
             key=self.request.key,
             ids=tuple(self.ids),
@@ -186,8 +256,8 @@ class _Row:
             blocks=tuple(self.blocks),
             prefill_ns=self.prefill_ns,
             drafter_prefill_ns=self.drafter_prefill_ns,
-            decode_ns=pieces.draft_first_ns + pieces.draft_next_ns + pieces.verify_ns + pieces.rest_ns,
-            pieces=pieces,
+            decode_ns=spent.pop("decode_ns"),
+            pieces=Pieces(**spent),
         )
 
 
@@ -208,33 +278,23 @@ def _ending(
     return keep, finish
 
 
-def _begin(
-    request: Request,
-    index: int,
-    batch: Batch,
-    rows: Rows,
-    drafting: Drafting,
-    clock: Clock,
-    reference: References | None,
-) -> _Row:
+def _begin(request: Request, index: int, bench: Bench, clock: Clock, reference: References | None) -> _Row:
     """Give a row to a request: prefill both models and commit output position 1, a block of no drafts."""
-    length = len(request.ids)
-    batch.ids[index, :length] = torch.tensor(request.ids)
-    batch.pos[index], batch.start[index], batch.stream[index] = length - 1, length, request.stream
-    if batch.script is not None and reference is not None:
-        text = torch.tensor(reference[request.key])
-        batch.script[index] = -1
-        batch.script[index, length : length + len(text)] = text
+    text = None if reference is None else reference[request.key]
+    bench.batch.place(index, request, text)
     started = clock.now()
-    logits = rows.prefill(index, request.ids)
-    one = batch.row(index)
-    token = verify(one, NoDraft().propose(one, 0, clock), logits).token
-    batch.ids[index, length] = token
+    logits = bench.rows.prefill(index, request.ids)
+    batch = bench.batch.row(index)
+    nothing = Draft(batch.ids[:, :0], None)
+    accepted, token = verify(batch, nothing, logits)
+    batch.commit(accepted, token[:, None])
     first = int(token)
     prefilled = clock.now()
-    drafting.prefill(index, request, batch.seed)
+    bench.drafting.prefill(index, request, batch.seed, text)
     row = _Row(request, _room(request, reference), prefilled - started, clock.now() - prefilled, dict(clock.totals))
-    row.extend([first], rows.model.eos_ids)
+    row.extend([first], bench.rows.model.eos_ids)
+    if row.end is not None:
+        bench.batch.free(index)
     return row
 
 
@@ -242,18 +302,7 @@ def _room(request: Request, reference: References | None) -> int:
     return request.cap if reference is None else len(reference[request.key])
 
 
-def _empty_batch(verifier: Model, size: int, max_len: int, rule: Rule, seed: int, *, scripted: bool) -> Batch:
-    ids = torch.zeros(size, max_len, dtype=torch.long, device=verifier.device)
-    script = torch.full_like(ids, -1) if scripted else None
-    one = torch.ones(size, dtype=torch.long, device=verifier.device)
-    return Batch(ids, one, one.clone(), one.clone(), script, 1, rule, seed, verifier.vocab_size)
-
-
-def _check(
-    verifier: Model, drafter: Drafter | None, requests: Iterable[Request], gamma: int, reference: References | None
-) -> None:
-    if drafter and not 1 <= gamma <= MAX_GAMMA:
-        raise FairspecError(f"gamma {gamma}: must be a whole number from 1 to {MAX_GAMMA}.")
+def _check(verifier: Model, drafter: Drafter | None, requests: Iterable[Request], reference: References | None) -> None:
     for request in requests:
         if not 0 <= min(request.ids) <= max(request.ids) < verifier.vocab_size:
             raise FairspecError(f"{request.key}: a prompt id is not one of {verifier.name}. Use its own tokenizer.")

@@ -31,8 +31,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrai
 from transformers.cache_utils import LinearAttentionCacheLayerMixin
 
 from fairspec_bench import hub
+from fairspec_bench.engine.backends import BACKENDS, Compiled
 from fairspec_bench.engine.rowcache import PACKED, RowCache
-from fairspec_bench.records import FairspecError, Sha256
+from fairspec_bench.records import Backend, FairspecError, Sha256
 
 PREFILL_CHUNK = 512
 MAX_GAMMA = 64
@@ -45,6 +46,7 @@ class Model:
     """A checked model. `max_positions` is `None` for no limit; `vocabulary` is its tokenizer's hash, if it has one.
 
     `rope_switch`: with LongRoPE, the length beyond which all positions rotate by other frequencies; else `None`.
+    `backend` is how its steps are run, an entry of `backends.BACKENDS`.
     """
 
     hf: PreTrainedModel
@@ -55,6 +57,7 @@ class Model:
     max_positions: int | None
     rope_switch: int | None
     eos_ids: frozenset[int]
+    backend: Backend = "eager"
 
     @property
     def device(self) -> torch.device:
@@ -78,6 +81,11 @@ class Model:
             digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
+    @cached_property
+    def compiled(self) -> Compiled:
+        """Its passes as compiled so far."""
+        return Compiled(_forward)
+
     @property
     def identity(self) -> str:
         """Its commit on the Hub; the hash of its weights stands for one that comes from elsewhere."""
@@ -99,44 +107,58 @@ class Model:
 
 
 class Rows:
-    """One model at work on a ragged batch: its cache and its step."""
+    """One model at work on a ragged batch: its cache and its passes.
+
+    `start` int64 [b] is where a pass begins in each row; `view` bounds the slots in use (greater than every position of
+    the pass), `keep` says after how many of the last tokens logits are wanted: → logits [b, keep, V].
+    """
 
     def __init__(self, model: Model, batch: int, max_len: int):
         self.model = model
         self.cache = RowCache(model.hf.config, batch, max_len, model.device, model.dtype)
-        self.last = max_len - 1 if model.max_positions is None else model.max_positions - 1
+        self.last = (model.max_positions or 2**31) - 1
 
+    @torch.no_grad()
     def step(self, tokens: Tensor, start: Tensor, view: int, keep: int) -> Tensor:
-        """Run `tokens` int64 [B, T] at positions start[b]…start[b]+T−1; → logits [B, keep, V] after the last `keep`.
+        """One step of decoding, `tokens` int64 [B, T] of few T, as the model's backend runs it."""
+        slot = self.cache.ruler[:view]
+        if not BACKENDS[self.model.backend].compiles:
+            return _forward(self, tokens, start, slot, keep, None)
+        self.cache.vary(slot)
+        return self.model.compiled.shaped((*tokens.shape, keep))(self, tokens, start, slot, keep, None)
 
-        `view` bounds the slots in use (greater than every position of this step).
-        """
-        return self._forward(tokens, start, view, keep, row=None)
+    @torch.no_grad()
+    def read(self, tokens: Tensor, start: Tensor, view: int, keep: int) -> Tensor:
+        """A pass over `tokens` int64 [B, T] of any T."""
+        return _forward(self, tokens, start, self.cache.ruler[:view], keep, None)
 
+    @torch.no_grad()
     def prefill(self, row: int, ids: Sequence[int]) -> Tensor:
         """Run a whole prompt into one row, in chunks of bounded memory; → logits [1, 1, V] after its last token."""
         tokens = torch.tensor([ids], device=self.model.device)
         chunk = len(ids) if self.model.rope_switch is not None else PREFILL_CHUNK
         for start in range(0, len(ids), chunk):
             piece = tokens[:, start : start + chunk]
-            logits = self._forward(piece, piece.new_full((1,), start), start + piece.shape[1], 1, row)
+            slot = self.cache.ruler[: start + piece.shape[1]]
+            logits = _forward(self, piece, piece.new_full((1,), start), slot, 1, row)
         return logits
 
-    @torch.no_grad()
-    def _forward(self, tokens: Tensor, start: Tensor, view: int, keep: int, row: int | None) -> Tensor:
-        slots = start[:, None] + torch.arange(tokens.shape[1], device=tokens.device)
-        mask = self.cache.place(slots, view, row)
-        # Drafts past the end of a text may lie beyond the last position; their verdicts are dropped, any will do. So
-        # will any id for one that only pads the other model's embedding: it stands for no token.
-        out = self.model.hf(
-            input_ids=tokens.clamp(max=self.model.vocab_size - 1),
-            position_ids=slots.clamp(max=self.last),
-            attention_mask=mask,
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=keep,
-        )
-        return out.logits
+
+def _forward(rows: Rows, tokens: Tensor, start: Tensor, slot: Tensor, keep: int, row: int | None) -> Tensor:
+    """A pass of the model over all rows or one `row`, looking at the slots `slot` [view]."""
+    positions = start[:, None] + torch.arange(tokens.shape[1], device=tokens.device)
+    mask = rows.cache.place(positions, slot, row)
+    # Drafts past the end of a text may lie beyond the last position; their verdicts are dropped, any will do. So
+    # will any id for one that only pads the other model's embedding: it stands for no token.
+    out = rows.model.hf(
+        input_ids=tokens.clamp(max=rows.model.vocab_size - 1),
+        position_ids=positions.clamp(max=rows.last),
+        attention_mask=mask,
+        past_key_values=rows.cache,
+        use_cache=True,
+        logits_to_keep=keep,
+    )
+    return out.logits
 
 
 def load_model(
@@ -146,6 +168,7 @@ def load_model(
     dtype: str = "float32",
     device: str = "cpu",
     options: Mapping[str, Any] | None = None,
+    backend: Backend = "eager",
 ) -> Model:
     """Load and check a model from a folder or the Hub (what is cached is used offline, without asking).
 
@@ -177,7 +200,9 @@ def load_model(
         raise FairspecError(f"{name}: cannot be loaded ({_line(error)}). Fetch it again or choose another.") from error
     if info["missing_keys"]:
         raise FairspecError(f"{name}: weights lack {min(info['missing_keys'])}. Fetch the model again.")
-    return wrap(hf.to(device), name, revision=found, vocabulary=_vocabulary(folder), attention=attention)
+    return wrap(
+        hf.to(device), name, revision=found, vocabulary=_vocabulary(folder), attention=attention, backend=backend
+    )
 
 
 def wrap(
@@ -187,6 +212,7 @@ def wrap(
     revision: str | None = None,
     vocabulary: Sha256 | None = None,
     attention: str | None = None,
+    backend: Backend = "eager",
 ) -> Model:
     """Make a checked `Model` of one in memory, which gets this engine's attention and evaluation mode.
 
@@ -206,6 +232,7 @@ def wrap(
         max_positions=getattr(config, "max_position_embeddings", None),
         rope_switch=_rope_switch(config),
         eos_ids=_eos_ids(hf),
+        backend=backend,
     )
     _probe_rollback(model)
     return model
@@ -332,8 +359,8 @@ def _probe_rollback(model: Model) -> None:
         want = model.hf(input_ids=ids, use_cache=False).logits[:, 12:].float()
         rows = model.rows(1, 16)
         rows.prefill(0, ids[0, :12].tolist())
-        rows.step(ids[:, :3], ids.new_tensor([12]), view=15, keep=1)
-        got = rows.step(ids[:, 12:], ids.new_tensor([12]), view=16, keep=4).float()
+        rows.read(ids[:, :3], ids.new_tensor([12]), view=15, keep=1)
+        got = rows.read(ids[:, 12:], ids.new_tensor([12]), view=16, keep=4).float()
     except (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         raise FairspecError(f"{model.name}: cannot be stepped with a cache ({_line(error)}). Choose another.") from None
     off = ((got - want).abs().max() / want.abs().max()).item()

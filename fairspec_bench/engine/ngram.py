@@ -29,7 +29,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fairspec_bench.engine.batch import Batch, Clock, Request, padded
-from fairspec_bench.engine.drafting import FILE, Draft, Guess, References, of_group, pick, read_drafter_file
+from fairspec_bench.engine.drafting import FILE, Draft, Guess, of_group, pick, read_drafter_file
 from fairspec_bench.engine.model import Model, check_vocabulary
 from fairspec_bench.engine.rule import fit_vocabulary
 from fairspec_bench.records import FairspecError, Record, Sha256, write_record
@@ -329,6 +329,7 @@ class NgramDrafter:
     verifier: Model
     kind: str = field(default="ngram", init=False)
     proper: bool = field(default=True, init=False)
+    fixed: bool = field(default=False, init=False)
     model: None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -342,7 +343,7 @@ class NgramDrafter:
     def identity(self) -> str:
         return f"tables-sha256:{self.tables.sha256}"
 
-    def begin(self, batch: int, max_len: int, reference: References | None) -> _NgramDrafting:
+    def begin(self, batch: int, max_len: int) -> _NgramDrafting:
         device = self.verifier.device
         unigrams = torch.zeros(batch, self.tables.vocab_size, device=device)
         return _NgramDrafting(self.tables, torch.zeros(batch, dtype=torch.long, device=device), unigrams)
@@ -368,7 +369,7 @@ class _NgramDrafting:
     root: Tensor
     unigrams: Tensor
 
-    def prefill(self, row: int, request: Request, seed: int) -> None:
+    def prefill(self, row: int, request: Request, seed: int, text: Sequence[int] | None) -> None:
         root = self.tables.root(request.group)
         self.root[row], self.unigrams[row] = root, self.tables.unigrams(root)
 

@@ -33,20 +33,21 @@ class RowCache(Cache):
         self.window = int(getattr(text, "sliding_window", None) or max_len)
         self.eager, self.dtype = text._attn_implementation == "eager", dtype
         self.base = torch.arange(batch, device=device)[:, None] * max_len
+        self.ruler = torch.arange(max_len, device=device)
         self.slots = torch.empty(0, dtype=torch.long)
-        self.rows, self.view = slice(None), 0
+        self.rows, self.view, self.varied = slice(None), 0, False
         super().__init__(layers=[_RowLayer(self) for _ in range(text.num_hidden_layers)])
 
-    def place(self, positions: Tensor, view: int, row: int | None = None) -> Tensor | dict[str, Tensor]:
+    def place(self, positions: Tensor, slot: Tensor, row: int | None = None) -> Tensor | dict[str, Tensor]:
         """Aim the next pass at `positions` int64 [b, T] of all rows (b = batch) or of one `row` (b = 1); → its mask.
 
-        `view` bounds the slots looked at: more than every position placed. The mask is [b, 1, T, view], one per kind of
-        layer if the model mixes them: boolean, or additive where eager attention would take True for the number 1.
+        `slot` [view] is the part of `ruler` looked at: beyond every position placed. The mask is [b, 1, T, view], one
+        per kind of layer if the model mixes them: boolean, or additive where eager attention would take True for 1.
         """
         self.rows = slice(None) if row is None else slice(row, row + 1)
-        self.view = view
+        self.view = slot.shape[0]
         self.slots = (self.base[self.rows] + positions).flatten()
-        slot, query = torch.arange(view, device=positions.device), positions[:, None, :, None]
+        query = positions[:, None, :, None]
         full = slot <= query
         if not any(self.sliding):
             return self._form(full)
@@ -54,6 +55,17 @@ class RowCache(Cache):
         if all(self.sliding):
             return self._form(sliding)
         return {"full_attention": self._form(full), "sliding_attention": self._form(sliding)}
+
+    def vary(self, slot: Tensor) -> None:
+        """Tell the compiler that neither the number of slots nor how many of them are looked at is fixed."""
+        from torch._dynamo import maybe_mark_dynamic
+
+        maybe_mark_dynamic(slot, 0)
+        if not self.varied:
+            for layer in self.layers:
+                maybe_mark_dynamic(layer.keys, 1)
+                maybe_mark_dynamic(layer.values, 1)
+            self.varied = True
 
     def _form(self, mask: Tensor) -> Tensor:
         if not self.eager:

@@ -65,7 +65,7 @@ def test_oracle_is_right_as_often_as_set(acceptance: float) -> None:
 def test_a_paying_oracle_drafts_the_same_and_runs_forwards() -> None:
     asked = requests(prompts(4, 3, 8), 10)
     text = {done.key: done.ids for done in decode(VERIFIER, None, asked, rule=Rule(), gamma=0, batch_size=4, seed=0)}
-    options = {"rule": Rule(), "gamma": 3, "batch_size": 1, "seed": 0, "reference": text}
+    options = {"rule": Rule(), "gamma": 3, "batch_size": 1, "seed": 0, "reference": text, "exact_times": True}
     free, paid = (
         {row.key: row for row in decode(VERIFIER, OracleDrafter(0.5, VERIFIER, payer), asked, **options)}
         for payer in (None, ModelDrafter(noised(VERIFIER, 0.1), VERIFIER))
@@ -93,10 +93,10 @@ def test_own_temperatures_divide_the_logits_of_their_rows() -> None:
     logits = stock(VERIFIER)(torch.tensor([ids])).logits[0, -1].detach()
     rows = torch.tensor([[*ids, *[0] * 9]] * 4)
     ones = torch.ones(4, dtype=torch.long)
-    batch = Batch(rows, 8 * ones, 9 * ones, 5 * ones, None, 8, Rule(temperature=0.7), 0, VERIFIER.vocab_size)
-    drafting = drafter.begin(4, 18, None)
+    batch = Batch(rows, 8 * ones, 9 * ones, 5 * ones, ones, None, 18, Rule(temperature=0.7), 0, VERIFIER.vocab_size)
+    drafting = drafter.begin(4, 18)
     for row, request in enumerate(asked):
-        drafting.prefill(row, request, 0)
+        drafting.prefill(row, request, 0, None)
     log_q = drafting.propose(batch, 1, Clock(VERIFIER.device, False)).log_q
     shorter = [replace(request, ids=request.ids[:-1]) for request in asked]
     scores = drafter.read(shorter, [ids[-1:] * 2] * 4, seed=0).piece(0, 1).scores

@@ -45,8 +45,8 @@ def test_ragged_rows_with_junk_equal_plain_passes(name: str) -> None:
     for row, text in enumerate(texts):
         rows.prefill(row, text[:-4].tolist())
     start = torch.tensor([len(text) - 4 for text in texts])
-    rows.step(random_ids(3, 4), start, view=30, keep=1)
-    got = rows.step(torch.stack([text[-4:] for text in texts]), start, view=30, keep=4)
+    rows.read(random_ids(3, 4), start, view=30, keep=1)
+    got = rows.read(torch.stack([text[-4:] for text in texts]), start, view=30, keep=4)
     for row, text in enumerate(texts):
         with torch.no_grad():
             want = stock(model)(text[None], use_cache=False).logits[0, -4:]
@@ -71,7 +71,7 @@ def test_eager_masks_are_additive() -> None:
     for name, dtype in [("gemma2", torch.float32), ("llama", torch.bool)]:
         model = wrap(family(name), name)
         cache = RowCache(model.hf.config, 1, 8, model.device, model.dtype)
-        mask = cache.place(torch.tensor([[3, 4]]), view=6)
+        mask = cache.place(torch.tensor([[3, 4]]), cache.ruler[:6])
         one = mask["full_attention"] if isinstance(mask, dict) else mask
         assert one.dtype == dtype
         seen = one if dtype == torch.bool else one == 0
