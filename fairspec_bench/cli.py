@@ -47,7 +47,6 @@ Verifier = Annotated[str, typer.Argument(help="Folder, Hub id or embedded:verifi
 Drafter = Annotated[str, typer.Argument(help="Folder, Hub id, embedded:drafter, lookup, lookup:3 or oracle:0.8.")]
 Suites = Annotated[list[str], typer.Option("--suite", help="A suite; repeatable. `fairspec tasks` lists them.")]
 Languages = Annotated[str | None, typer.Option(help="Languages, comma-separated. Default: the suite's own.")]
-Gamma = Annotated[int, typer.Option(help="Drafts per block.")]
 Limit = Annotated[int | None, typer.Option(help="Only the first N prompts of each language.")]
 BatchSize = Annotated[int, typer.Option("--batch_size", help="Rows decoded together.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
@@ -63,7 +62,34 @@ DrafterArgs = Annotated[str | None, typer.Option("--drafter_args", help="k=v,k=v
 Cap = Annotated[int | None, typer.Option(help="Most output tokens. Default: the suite's own.")]
 RacePrompts = Annotated[int, typer.Option("--race_prompts", help="Prompts per language whose wall-clock is taken.")]
 RaceRounds = Annotated[int, typer.Option("--race_rounds", help="Rounds of each race; 0 for no races.")]
+RaceWidth = Annotated[
+    float | None,
+    typer.Option(
+        "--race_width",
+        help="A language's race ends once its speed-up is known to ± this share of itself; 0: with its prompts. "
+        "Default: 0.03, or 0 with --shard.",
+        show_default=False,
+    ),
+]
+RaceBudget = Annotated[
+    float | None, typer.Option("--race_budget", help="Or once so many seconds of a language are timed.")
+]
+Gammas = Annotated[str, typer.Option("--gamma", help="Drafts per block. Of 4,1,2 the first counts, all are swept.")]
+BatchSizes = Annotated[
+    str, typer.Option("--batch_size", help="Rows decoded together. Of 8,1,4 the first counts, all are swept.")
+]
 Shard = Annotated[str | None, typer.Option(help="i/n: only the i-th of n parts; `fairspec merge` joins them.")]
+Float32Check = Annotated[
+    bool | None,
+    typer.Option(
+        "--float32_check/--no-float32_check",
+        help="Where greedy texts of a half type leave float32's: loads the verifier in float32 too. Default: if half.",
+        show_default=False,
+    ),
+]
+Backend = Annotated[
+    str, typer.Option("--backend", help="How blocks are run: eager, compile or graph. auto: as pays here.")
+]
 Out = Annotated[Path | None, typer.Option(help="Run folder. Default: runs/VERIFIER--DRAFTER.")]
 Format = Annotated[str, typer.Option("--format", help="table, json, csv or markdown.")]
 Command = Callable[..., None]
@@ -142,9 +168,9 @@ def plan(
     drafter: Drafter,
     suite: Suites,
     languages: Languages = None,
-    gamma: Gamma = 4,
+    gamma: Gammas = "4",
     limit: Limit = None,
-    batch_size: BatchSize = 8,
+    batch_size: BatchSizes = "8",
     device: Device = "cpu",
     dtype: Dtype = "float32",
     seed: Seed = 0,
@@ -158,7 +184,11 @@ def plan(
     cap: Cap = None,
     race_prompts: RacePrompts = 50,
     race_rounds: RaceRounds = 5,
+    race_width: RaceWidth = None,
+    race_budget: RaceBudget = None,
     shard: Shard = None,
+    float32_check: Float32Check = None,
+    backend: Backend = "auto",
 ) -> None:
     """Tokens, memory, disk and hours of a run beforehand."""
     from fairspec_bench import face
@@ -176,7 +206,7 @@ def run(out: Out = None, **asked: Any) -> None:
     pair = asked["verifier"], asked["drafter"]
     folder = out or face.default_out(*pair)
     with progress() as show:
-        report = face.run(*pair, asked["suite"], folder, watch=shown(show), **_options(asked))
+        report = face.run(*pair, asked["suite"], folder, watch=shown(show), say=say, **_options(asked))
     if report.config.part:
         say(f"part {asked['shard']} done: {folder}. When all are: fairspec merge OUT PART…")
     else:
@@ -381,11 +411,13 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
     """The options of `run` and `plan` under the names of the face."""
     from fairspec_bench import face
 
-    same = ("gamma", "limit", "batch_size", "device", "dtype", "seed", "temperature", "top_k", "top_p")
-    more = ("num_fewshot", "cap", "race_prompts", "race_rounds")
+    same = ("limit", "device", "dtype", "seed", "temperature", "top_k", "top_p", "num_fewshot", "cap", "float32_check")
+    race = ("race_prompts", "race_rounds", "race_width", "race_budget")
     languages = given["languages"]
     return {
-        **{name: given[name] for name in (*same, *more)},
+        **{name: given[name] for name in (*same, *race)},
+        **{name: face.parse_numbers(name, given[name]) for name in ("gamma", "batch_size")},
+        "backend": None if given["backend"] == "auto" else given["backend"],
         "languages": _names(languages),
         "chat_template": given["apply_chat_template"],
         "model_args": face.parse_options(given["model_args"]),

@@ -104,6 +104,18 @@ def submit_score(
         int, typer.Option("--race_prompts", help="Prompts per language whose wall-clock is taken.")
     ] = 50,
     race_rounds: Annotated[int, typer.Option("--race_rounds", help="Rounds of each race; 0 for no races.")] = 5,
+    race_width: Annotated[
+        float | None,
+        typer.Option(
+            "--race_width",
+            help="A language's race ends once its speed-up is known to ± this share of itself; 0: with its prompts. "
+            "Default: 0.03.",
+            show_default=False,
+        ),
+    ] = None,
+    race_budget: Annotated[
+        float | None, typer.Option("--race_budget", help="Or once so many seconds of a language are timed.")
+    ] = None,
     drafter_args: Annotated[str | None, typer.Option("--drafter_args", help="k=v,k=v for the drafter.")] = None,
 ) -> None:
     """Run a submission's drafter on its track's texts, and seal it. Stopped, the same command goes on."""
@@ -118,6 +130,8 @@ def submit_score(
             batch_size=batch_size,
             race_prompts=race_prompts,
             race_rounds=race_rounds,
+            race_width=race_width,
+            race_budget=race_budget,
             drafter_args=face.parse_options(drafter_args),
             watch=shown(show),
         )

@@ -228,6 +228,7 @@ def _prepared(
         gamma=track.gamma,
         seed=track.seed,
         dtype=track.dtype,
+        backend=track.hardware.backend if track.hardware else None,
         **options,
     )
     assert ask.drafter is not None

@@ -131,9 +131,14 @@ def make_ask(
     top_k: int = 0,
     top_p: float = 1.0,
     languages: Sequence[str] | None = None,
+    gamma: int | Sequence[int] = 4,
+    batch_size: int | Sequence[int] = 8,
     **options: Any,
 ) -> Ask:
-    """A run as asked for; `options` are the fields of `score.prepare.Ask`. Raises `FairspecError`."""
+    """A run as asked for; `options` are the fields of `score.prepare.Ask`. Raises `FairspecError`.
+
+    Of several `gamma` or `batch_size` the first is the run's own, and all are swept.
+    """
     from fairspec_bench.score.prepare import Ask, drafter_ask, make_rule, model_ask
 
     return Ask(
@@ -142,8 +147,17 @@ def make_ask(
         suites=tuple(suites),
         rule=make_rule(temperature, top_k, top_p),
         languages=tuple(languages) if languages is not None else None,
+        **_own_and_swept("gamma", gamma),
+        **_own_and_swept("batch_size", batch_size),
         **options,
     )
+
+
+def _own_and_swept(name: str, given: int | Sequence[int]) -> dict[str, Any]:
+    values = (given,) if isinstance(given, int) else tuple(given)
+    if not values:
+        raise FairspecError(f"{name}: no value. Give at least one.")
+    return {name: values[0], f"{name}s": values[1:] if len(values) > 1 else ()}
 
 
 def run(
@@ -154,17 +168,20 @@ def run(
     *,
     cache: Path | Literal["default"] | None = "default",
     watch: Watch | None = None,
+    say: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Report:
     """Score a pair on suites in the run folder `out`, going on where an earlier call stopped; → its report.
 
     `options` are those of `make_ask`. A part of a run (`part=(i, n)`) gives a report of what it has; `merge` joins
-    parts. Raises `FairspecError`.
+    parts. `say` is told how blocks are run, where that is worth a word. Raises `FairspecError`.
     """
     from fairspec_bench.score.prepare import prepare
     from fairspec_bench.score.run import run as make
 
     prepared = prepare(make_ask(verifier, drafter, suites, **options))
+    if prepared.note and say:
+        say(f"note: {prepared.note}")
     folder = Path(out) if out is not None else default_out(verifier, drafter)
     return make(prepared, folder, cache=cache_folder() if cache == "default" else cache, watch=watch)
 
@@ -516,6 +533,14 @@ def _value(text: str) -> str | int | float | bool:
         except ValueError:
             continue
     return text
+
+
+def parse_numbers(option: str, text: str) -> tuple[int, ...]:
+    """`1,2,4`: whole numbers, at least one."""
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise FairspecError(f"--{option} {text}: not whole numbers. Example: --{option} 1,2,4.") from None
 
 
 def parse_change(text: str) -> tuple[str, str]:

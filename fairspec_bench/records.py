@@ -15,7 +15,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -30,8 +30,10 @@ from pydantic import (
 Finish = Literal["eos", "stop", "cap"]
 Mode = Literal["autoregressive", "speculative", "control"]
 Backend = Literal["eager", "compile", "graph"]
+Payment = Literal["pays", "stops", "undecided"]
 Sha256 = str
 MAX_LINE_BYTES = 8 * 2**20
+MOST_SWEPT = 16
 
 
 class FairspecError(Exception):
@@ -227,6 +229,26 @@ class Timing(Record):
     shard: str
 
 
+class Throughput(Record):
+    """Half of a task's raced prompts decoded once in a sweep, `batch_size` rows together; γ = 0 is autoregressive.
+
+    `order` is its place within its round. `tokens` are output tokens, the first of each prompt included, which prefill
+    gives; `prefill_ns` adds up both models' prefills, and `decode_ns` is the time of all steps of the batch, each
+    counted once although its rows share it.
+    """
+
+    shard: str
+    half: int = Field(ge=0, le=1)
+    batch_size: int = Field(ge=1)
+    gamma: int = Field(ge=0, le=64)
+    round: int = Field(ge=0)
+    order: int = Field(ge=0)
+    prompts: int = Field(gt=0)
+    tokens: int = Field(gt=0)
+    prefill_ns: int = Field(ge=0)
+    decode_ns: int = Field(ge=0)
+
+
 class Dropped(Record):
     """A prompt that was not run, and why in one line."""
 
@@ -273,9 +295,13 @@ class ModelConfig(Record):
 
 
 class RunConfig(Grown):
-    """Everything that decides a run's lines; written first, compared field by field on resume."""
+    """Everything that decides a run's lines; written first, compared field by field on resume.
 
-    later = frozenset({"backend", "float32_check"})
+    `race_width` and `race_budget` (seconds) say when a language's race ends early, `None`: it does not. `gammas` and
+    `batch_sizes` are those of a sweep, sorted, the run's own among them; empty: there is none.
+    """
+
+    later = frozenset({"backend", "float32_check", "race_width", "race_budget", "gammas", "batch_sizes"})
 
     schema_version: Literal[1] = 1
     verifier: ModelConfig
@@ -296,6 +322,10 @@ class RunConfig(Grown):
     part: tuple[int, int] | None = None
     backend: Backend = "eager"
     float32_check: bool = False
+    race_width: float | None = Field(default=None, gt=0)
+    race_budget: float | None = Field(default=None, gt=0)
+    gammas: tuple[Annotated[int, Field(ge=1, le=64)], ...] = Field(default=(), max_length=MOST_SWEPT)
+    batch_sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(), max_length=MOST_SWEPT)
 
 
 class Environment(Record):
@@ -351,14 +381,58 @@ class TaskReport(Record):
     flags: tuple[str, ...] = ()
 
 
-class SuiteReport(Record):
+class SweepCell(Record):
+    """One task decoded with one batch size and γ (0: autoregressive, which has no speed-up)."""
+
+    task: str
+    batch_size: int
+    gamma: int
+    tokens_per_second: Estimate
+    speedup: Estimate
+
+
+class Payoff(Record):
+    """Whether γ pays in one task: surely at every swept batch, surely not from batch `stops_at` on, or undecided."""
+
+    task: str
+    gamma: int
+    verdict: Payment
+    stops_at: int | None
+
+
+class BestGamma(Record):
+    """The γ with the best speed-up of all tasks together at one batch size: `chosen` on half 0 of the prompts.
+
+    `total` is what it is worth on half 1, which had no part in the choice, and `speedup` the same by task.
+    """
+
+    batch_size: int
+    gamma: int
+    chosen: Estimate
+    total: Estimate
+    speedup: dict[str, Estimate]
+
+
+class SweepReport(Record):
+    """What a sweep of batch sizes and γ comes to in one suite; intervals are over its `rounds` of the clock."""
+
+    rounds: int
+    cells: tuple[SweepCell, ...]
+    payoffs: tuple[Payoff, ...]
+    best: tuple[BestGamma, ...]
+
+
+class SuiteReport(Grown):
     """The tasks of one suite and the figures across them; `ranks` is each task's rank range by acceptance."""
+
+    later = frozenset({"sweep"})
 
     suite: str
     tasks: tuple[TaskReport, ...]
     across: dict[str, Estimate]
     noise_floor: float | None
     ranks: dict[str, tuple[int, int]]
+    sweep: SweepReport | None = None
 
 
 class Report(Record):

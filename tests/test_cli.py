@@ -50,7 +50,7 @@ def fairspec(capsys: pytest.CaptureFixture[str]) -> Shell:
 
 def small(pair: tuple[Path, Path]) -> list[object]:
     options = "--suite embedded_math --languages en,te --limit 3 --cap 8 --gamma 2 --race_prompts 1 --race_rounds 1"
-    return [*pair, *options.split()]
+    return [*pair, *options.split(), "--race_width", 0]
 
 
 @pytest.fixture(scope="module")
@@ -323,7 +323,7 @@ def test_every_option_of_run_reaches_the_run(fairspec: Shell, monkeypatch: pytes
     asked = {}
 
     def run(verifier: str, drafter: str, suites: list[str], out: Path, **options: object) -> None:
-        options.pop("watch")
+        del options["watch"], options["say"]
         asked.update(vars(face.make_ask(verifier, drafter, suites, **options)), out=out)
         raise FairspecError("seen.")
 
@@ -332,7 +332,7 @@ def test_every_option_of_run_reaches_the_run(fairspec: Shell, monkeypatch: pytes
         "--suite a --suite b --languages en,ja --gamma 7 --limit 9 --batch_size 3 --device cuda:1 --dtype bfloat16 "
         "--seed 5 --temperature 0.7 --top_k 20 --top_p 0.9 --num_fewshot 2 --apply_chat_template "
         "--model_args revision=abc,attention=eager --drafter_args temperature=0.5 --cap 99 --race_prompts 11 "
-        "--race_rounds 6 --shard 2/3"
+        "--race_rounds 6 --race_width 0.05 --race_budget 60 --shard 2/3 --backend graph"
     )
     status, _, err = fairspec("run", "org/big", "org/small", *options.split())
     assert (status, err) == (2, "fairspec: seen.\n")
@@ -343,7 +343,8 @@ def test_every_option_of_run_reaches_the_run(fairspec: Shell, monkeypatch: pytes
     assert asked == {
         "suites": ("a", "b"), "languages": ("en", "ja"), "gamma": 7, "limit": 9, "batch_size": 3, "device": "cuda:1",
         "dtype": "bfloat16", "seed": 5, "num_fewshot": 2, "chat_template": True, "cap": 99, "race_prompts": 11,
-        "race_rounds": 6, "part": (2, 3), "out": Path("runs/big--small"),
+        "race_rounds": 6, "race_width": 0.05, "race_budget": 60.0, "gammas": (), "batch_sizes": (), "part": (2, 3),
+        "float32_check": None, "backend": "graph", "out": Path("runs/big--small"),
     }  # fmt: skip
 
 

@@ -16,9 +16,13 @@ from transformers import (
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
     PreTrainedModel,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 from fairspec_bench.engine.loop import Request
@@ -70,6 +74,8 @@ def family(name: str, seed: int = 0, **changes: object) -> PreTrainedModel:
         "gpt2": lambda: (GPT2LMHeadModel, GPT2Config(**{**gpt2, **changes})),
         "gemma2": lambda: (Gemma2ForCausalLM, Gemma2Config(**wide, query_pre_attn_scalar=8)),
         "mistral": lambda: (MistralForCausalLM, MistralConfig(**wide)),
+        "qwen3": lambda: (Qwen3ForCausalLM, Qwen3Config(**{**shape, "head_dim": 8})),
+        "phi3": lambda: (Phi3ForCausalLM, Phi3Config(**shape)),
     }[name]()
     torch.manual_seed(seed)
     return kind(config).eval()

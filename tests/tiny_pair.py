@@ -14,6 +14,7 @@ from fairspec_bench.testbed.tokenizer import train_tokenizer
 from fairspec_bench.testbed.trainer import Shape, build
 
 POSITIONS = 512
+TIMED = ("timing.jsonl", "sweep.jsonl")
 
 
 def save_pair(root: Path, *, vocabulary: int = 300, seed: int = 0) -> tuple[Path, Path]:
@@ -47,4 +48,4 @@ def lasting(path: Path) -> dict[str, bytes]:
     """What must be the same however often a run was stopped: all but times and which session did what."""
     sessions = ("environments.jsonl", "shards.jsonl", "report.json")
     found = contents(path)
-    return {name: body for name, body in found.items() if name not in sessions and not name.endswith("timing.jsonl")}
+    return {name: body for name, body in found.items() if name not in sessions and not name.endswith(TIMED)}

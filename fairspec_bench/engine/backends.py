@@ -1,27 +1,56 @@
-"""How the work of a block is run: as it is, each model's passes compiled, or the whole block recorded and replayed.
+"""How the work of a block is run: as it is, each of its steps compiled, or the whole block recorded and replayed.
 
-A backend is one entry of `BACKENDS`. It may round up how many slots a pass looks at, so that shapes recur; it never
-changes what is computed. Knows torch's compiler and CUDA graphs; knows no model and no decoding.
+A backend is one entry of `BACKENDS`. It may round up how many slots a step looks at, so that shapes recur; it never
+changes what is computed. Knows torch's compiler and CUDA graphs; knows no decoding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from types import FunctionType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fairspec_bench.engine.batch import Clock
+from fairspec_bench.engine.batch import Batch, Clock
+from fairspec_bench.engine.model import Rows
 from fairspec_bench.records import Backend
 
-Body = Callable[[Clock], Tensor]
-"""The work of one block, which marks its steps on a clock: → what the host is to know of it."""
+T = TypeVar("T")
+
+
+class Steps(Protocol):
+    """What runs the steps of a block, and times each as a piece: draft_first, draft_next or verify."""
+
+    def run(self, piece: str, step: Callable[..., T], batch: Batch, rows: Rows, *tensors: Tensor | None) -> T:
+        """`step(batch, rows, slot, *tensors)`, where `slot` are the slots that it may look at."""
+
+    def lap(self, piece: str) -> None:
+        """What was done since the last step was a step too."""
+
+
+Body = Callable[[Steps], Tensor]
+"""The work of one block: → what the host is to know of it."""
+
+
+@dataclass
+class Plain:
+    """Steps run as they are."""
+
+    clock: Clock
+
+    def run(self, piece: str, step: Callable[..., T], batch: Batch, rows: Rows, *tensors: Tensor | None) -> T:
+        out = step(batch, rows, rows.cache.ruler[: batch.view], *tensors)
+        self.lap(piece)
+        return out
+
+    def lap(self, piece: str) -> None:
+        self.clock.lap(piece)
 
 
 # --------------------------------------------------------------------------- slots
@@ -45,24 +74,63 @@ def _up(number: int, step: int) -> int:
     return -(-number // step) * step
 
 
-# --------------------------------------------------------------------------- compiled passes
+# --------------------------------------------------------------------------- compiled steps
 
 
-class Compiled:
-    """A function of tensors compiled once for each of the shapes that its caller names, dynamic where it says so."""
+class Compiled(Plain):
+    """Steps compiled, each once for every shape of its tensors; any number of slots will do."""
 
-    def __init__(self, function: Callable[..., Tensor]):
-        assert isinstance(function, FunctionType)
-        self.function = function
-        self.made: dict[Hashable, Callable[..., Tensor]] = {}
+    def run(self, piece: str, step: Callable[..., T], batch: Batch, rows: Rows, *tensors: Tensor | None) -> T:
+        shapes = tuple(None if tensor is None else tensor.shape for tensor in tensors)
+        key = (step, len(batch.pos), shapes, batch.rule, batch.seed, batch.script is None)
+        made = rows.model.compiled
+        if key not in made:
+            made[key] = _compile(step)
+        slot = rows.cache.ruler[: batch.view]
+        _vary(slot, batch, rows)
+        out = made[key](batch, rows, slot, *tensors)
+        self.lap(piece)
+        return out
 
-    def shaped(self, shape: Hashable) -> Callable[..., Tensor]:
-        """The function for one shape of its arguments."""
-        if shape not in self.made:
-            # A code object of its own: what is compiled for the others is neither searched through nor counted.
-            own = FunctionType(self.function.__code__.replace(), self.function.__globals__, self.function.__name__)
-            self.made[shape] = torch.compile(own, fullgraph=True)
-        return self.made[shape]
+
+def _compile(step: Callable[..., T]) -> Callable[..., T]:
+    # A code object of its own: what is compiled for other shapes is neither searched through nor counted.
+    assert isinstance(step, FunctionType)
+    own = FunctionType(step.__code__.replace(), step.__globals__, step.__name__, step.__defaults__)
+    return torch.compile(own, fullgraph=True, dynamic=False, options=COMPILE_OPTIONS)
+
+
+def _needed(guards: Sequence[Any]) -> list[bool]:
+    """Which of what a compiled step takes for granted is to be looked at before each call: the sizes of buffers.
+
+    All else is in the step's key, or of the model, which stays as it is: looking at every module of it took a fifth of
+    the time of small ones.
+    """
+    return [
+        guard.guard_type == "SHAPE_ENV"
+        or (guard.guard_type == "TENSOR_MATCH" and not guard.name.startswith("rows.model"))
+        for guard in guards
+    ]
+
+
+# The compiler's own vectors are off: in the last, partial vector of some kernels (64-bit integers, so the noise of
+# sampling) torch 2.13 writes past the buffer. It costs 6 % of the embedded pair's block; matrix products are not its.
+COMPILE_OPTIONS: dict[str, Any] = {"guard_filter_fn": _needed, "size_asserts": False, "cpp.simdlen": 1}
+
+
+def _vary(slot: Tensor, batch: Batch, rows: Rows) -> None:
+    """Tell the compiler that neither the number of slots nor how many of them are looked at is fixed."""
+    from torch._dynamo import maybe_mark_dynamic
+
+    maybe_mark_dynamic(slot, 0)
+    if not rows.varied:
+        maybe_mark_dynamic(batch.ids, 1)
+        if batch.script is not None:
+            maybe_mark_dynamic(batch.script, 1)
+        for layer in rows.cache.layers:
+            maybe_mark_dynamic(layer.keys, 1)
+            maybe_mark_dynamic(layer.values, 1)
+        rows.varied = True
 
 
 @cache
@@ -110,19 +178,18 @@ class Recordings:
         return self.kept[key]
 
 
-def _replay(segments: list[Segment], result: Tensor, clock: Clock) -> Tensor:
+def _replay(segments: list[Segment], result: Tensor, steps: Steps) -> Tensor:
     for segment in segments:
         segment.replay()
         if segment.piece:
-            clock.lap(segment.piece)
+            steps.lap(segment.piece)
     return result
 
 
-class _Cuts(Clock):
-    """The clock of a block that is being recorded: a lap ends a segment."""
+class _Cut(Plain):
+    """Steps that are being recorded: each ends a segment."""
 
     def __init__(self, cut: Callable[[str], None]):
-        super().__init__(torch.device("cpu"), exact=False)
         self.cut = cut
 
     def lap(self, piece: str) -> None:
@@ -142,7 +209,7 @@ class CudaRecorder:
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(2):  # libraries set themselves up on first use, which cannot be recorded
-                body(_Cuts(lambda piece: None))
+                body(_Cut(lambda piece: None))
             side.synchronize()
             graph = torch.cuda.CUDAGraph()
             graph.capture_begin(pool=pool)
@@ -155,7 +222,7 @@ class CudaRecorder:
                     graph = torch.cuda.CUDAGraph()
                     graph.capture_begin(pool=pool)
 
-            result = body(_Cuts(cut))
+            result = body(_Cut(cut))
             graph.capture_end()
             segments.append(Segment(graph.replay, ""))
         torch.cuda.current_stream().wait_stream(side)
@@ -169,6 +236,13 @@ _NOT_ON_A_GRAPH = {
     torch.ops.aten.lift_fresh.default: "copies from the host's memory",
     torch.ops.aten.lift_fresh_copy.default: "copies from the host's memory",
 }
+
+
+def _by_a_mask(func: Any, args: Any) -> str | None:
+    if func in (torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default, torch.ops.aten.index_put_.default):
+        masks = [index for index in args[1] if index is not None and index.dtype == torch.bool]
+        return "has a shape that depends on data" if masks else None
+    return None
 
 
 class Tape(TorchDispatchMode):
@@ -190,13 +264,13 @@ class Tape(TorchDispatchMode):
                 self.operations = []
 
         with self:
-            result = body(_Cuts(cut))
+            result = body(_Cut(cut))
         cut("")
         return segments, result
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in _NOT_ON_A_GRAPH:
-            raise RuntimeError(f"{func} {_NOT_ON_A_GRAPH[func]}: it cannot be recorded")
+        if reason := _NOT_ON_A_GRAPH.get(func) or _by_a_mask(func, args):
+            raise RuntimeError(f"{func} {reason}: it cannot be recorded")
         out = func(*args, **(kwargs or {}))
         self.operations.append((func, args, kwargs or {}, out))
         return out
@@ -215,15 +289,15 @@ def _again(operations: list[tuple[Callable[..., Any], Any, Any, Any]]) -> None:
 
 
 class How(NamedTuple):
-    """What a backend does: rounds slots, compiles passes, records blocks."""
+    """What a backend does: rounds slots, runs steps, records blocks."""
 
     slots: Callable[[int], int]
-    compiles: bool = False
+    steps: Callable[[Clock], Steps] = Plain
     records: bool = False
 
 
 BACKENDS: Mapping[Backend, How] = {
     "eager": How(exactly),
-    "compile": How(sixteens, compiles=True),
+    "compile": How(sixteens, Compiled),
     "graph": How(buckets, records=True),
 }

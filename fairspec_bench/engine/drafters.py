@@ -16,7 +16,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fairspec_bench.engine.batch import Batch, Clock, Request
+from fairspec_bench.engine.backends import Steps
+from fairspec_bench.engine.batch import Batch, Request
 from fairspec_bench.engine.drafting import (
     FILE,
     CertainReading,
@@ -111,27 +112,36 @@ class _ModelDrafting:
         self.rows.prefill(row, request.ids)
         self.warmth[row] = self.drafter.own_temperature(request.group)
 
-    def propose(self, batch: Batch, gamma: int, clock: Clock) -> Draft:
-        # Two tokens first: after a fully accepted block the drafter has not yet seen the last draft. Always two, so
-        # that shapes never change.
-        slots = batch.after(gamma)
-        pair = torch.stack([batch.pos - 1, batch.pos], dim=1)
-        logits = self.rows.step(batch.ids.gather(1, pair), batch.pos - 1, view=batch.view, keep=1)
-        ids: list[Tensor] = []
-        log_qs: list[Tensor] = []
-        for i in range(gamma):
-            if i > 0:
-                logits = self.rows.step(ids[-1], batch.pos + i, view=batch.view, keep=1)
-            token, log_q = self._pick(batch, slots[:, i : i + 1], logits)
+    def propose(self, batch: Batch, gamma: int, steps: Steps) -> Draft:
+        token, log_q, last = steps.run("draft_first", first_draft, batch, self.rows, self.warmth)
+        ids, log_qs = [token], [log_q]
+        for _ in range(gamma - 1):
+            token, log_q, last = steps.run("draft_next", next_draft, batch, self.rows, self.warmth, token, last)
             ids.append(token)
             log_qs.append(log_q)
-            clock.lap("draft_next" if i else "draft_first")
         return Draft(torch.cat(ids, dim=1), None if batch.rule.greedy else torch.cat(log_qs, dim=1))
 
-    def _pick(self, batch: Batch, slot: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        logits = fit_vocabulary(logits, batch.vocab_size)
-        # Division may round two logits to one, which must not move the argmax.
-        return pick(batch, slot, logits if batch.rule.greedy else logits / self.warmth)
+
+def first_draft(batch: Batch, rows: Rows, slot: Tensor, warmth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The first draft of a block: its token [B, 1], log q [B, 1, V] and slot [B]."""
+    # Two tokens: after a fully accepted block the drafter has not yet seen the last draft. Always two, so that shapes
+    # never change.
+    pair = torch.stack([batch.pos - 1, batch.pos], dim=1)
+    logits = rows.forward(batch.ids.gather(1, pair), batch.pos - 1, slot, keep=1)
+    return _drafted(batch, batch.pos + 1, logits, warmth)
+
+
+def next_draft(
+    batch: Batch, rows: Rows, slot: Tensor, warmth: Tensor, token: Tensor, last: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The draft after `token` [B, 1] in slot `last` [B], likewise."""
+    return _drafted(batch, last + 1, rows.forward(token, last, slot, keep=1), warmth)
+
+
+def _drafted(batch: Batch, last: Tensor, logits: Tensor, warmth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    logits = fit_vocabulary(logits, batch.vocab_size)
+    # Division may round two logits to one, which must not move the argmax.
+    return *pick(batch, last[:, None], logits if batch.rule.greedy else logits / warmth), last
 
 
 @dataclass(frozen=True)
@@ -188,12 +198,12 @@ class _LookupDrafting:
     def prefill(self, row: int, request: Request, seed: int, text: Sequence[int] | None) -> None:
         pass
 
-    def propose(self, batch: Batch, gamma: int, clock: Clock) -> Draft:
+    def propose(self, batch: Batch, gamma: int, steps: Steps) -> Draft:
         tokens = batch.ids[:, : batch.view].clone()
         for i in range(gamma):
             token = lookup(tokens, batch.pos + i, self.max_ngram)
             tokens.scatter_(1, batch.pos[:, None] + i + 1, token[:, None])
-            clock.lap("draft_next" if i else "draft_first")
+            steps.lap("draft_next" if i else "draft_first")
         return Draft(tokens.gather(1, batch.after(gamma)), None)
 
 
@@ -279,9 +289,9 @@ class _OracleDrafting:
         if self.payer:
             self.payer.prefill(row, request, seed, text)
 
-    def propose(self, batch: Batch, gamma: int, clock: Clock) -> Draft:
+    def propose(self, batch: Batch, gamma: int, steps: Steps) -> Draft:
         if self.payer:
-            self.payer.propose(batch, gamma, clock)
+            self.payer.propose(batch, gamma, steps)
         return Draft(self.table.gather(1, batch.after(gamma)), None)
 
 

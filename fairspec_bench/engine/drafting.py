@@ -16,7 +16,8 @@ from pydantic import ConfigDict
 from torch import Tensor
 
 from fairspec_bench.engine.accept import draw
-from fairspec_bench.engine.batch import Batch, Clock, Request, padded
+from fairspec_bench.engine.backends import Steps
+from fairspec_bench.engine.batch import Batch, Request, padded
 from fairspec_bench.engine.model import Model
 from fairspec_bench.engine.noise import Purpose, exponential
 from fairspec_bench.engine.rule import log_probs
@@ -58,7 +59,7 @@ class Drafting(Protocol):
     def prefill(self, row: int, request: Request, seed: int, text: Sequence[int] | None) -> None:
         """A new prompt takes this row; `text` is what will be committed, where it is known."""
 
-    def propose(self, batch: Batch, gamma: int, clock: Clock) -> Draft:
+    def propose(self, batch: Batch, gamma: int, steps: Steps) -> Draft:
         """γ drafts for the slots after `batch.pos`."""
 
 

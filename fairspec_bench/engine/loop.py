@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fairspec_bench.engine.accept import Verdict, point_mass, verify_greedy, verify_sample
-from fairspec_bench.engine.backends import BACKENDS, Body, Recordings
+from fairspec_bench.engine.backends import BACKENDS, Body, Plain, Recordings, Steps
 from fairspec_bench.engine.batch import Batch, Clock, Request, StopCheck, as_request
 from fairspec_bench.engine.drafting import Draft, Drafter, Drafting, References
 from fairspec_bench.engine.model import MAX_GAMMA, Model, Rows
@@ -72,6 +72,17 @@ class Decoder:
         self.verifier, self.drafter = verifier, drafter
         self.rule, self.gamma, self.batch_size, self.seed = rule, gamma if drafter else 0, batch_size, seed
         self.bench: Bench | None = None
+        self.spent_ns = 0
+        """Nanoseconds of all blocks of the last call, each once however many rows it had."""
+
+    @property
+    def records(self) -> bool:
+        """Whether blocks are recorded and replayed as a whole, in which their steps cannot be told apart."""
+        return BACKENDS[self.verifier.backend].records
+
+    def make_room(self, requests: Collection[Request], reference: References | None = None) -> None:
+        """Get buffers that any of these requests fits in, so that no later call for some of them has to."""
+        self._bench(requests, reference)
 
     @torch.no_grad()
     def decode(
@@ -90,7 +101,8 @@ class Decoder:
             return
         bench = self._bench(queue, reference)
         bench.batch.clear()
-        clock = Clock(self.verifier.device, exact_times)
+        clock, self.spent_ns = Clock(self.verifier.device, exact_times), 0
+        steps = bench.backend.steps(clock)
         live: dict[int, _Row] = {}
         while queue or live:
             for index in range(bench.size):
@@ -104,10 +116,11 @@ class Decoder:
                 return
             block = bench.block(max(row.pos for row in live.values()), exact_times)
             clock.begin()
-            accepted, *columns = block(clock).T.tolist()
+            accepted, *columns = block(steps).T.tolist()
             for index, row in live.items():
                 row.commit([column[index] for column in columns[: accepted[index] + 1]], self.verifier.eos_ids)
             clock.end()
+            self.spent_ns = clock.totals["decode_ns"]
             for index, row in list(live.items()):
                 if row.end is not None:
                     bench.batch.free(index)
@@ -143,42 +156,41 @@ class Bench:
     def block(self, top: int, exact_times: bool) -> Body:
         """The next block's work, when the furthest row's last token lies in slot `top`."""
         self.batch.view = min(self.slots, self.backend.slots(top + self.gamma + 1))
-        if not self.backend.records:
-            return self._speculate
-        return self._record(exact_times)
+        return self._recorded(exact_times) if self.backend.records else self._speculate
 
-    def _speculate(self, clock: Clock) -> Tensor:
-        return judge(self.batch, self.rows, self.drafting.propose(self.batch, self.gamma, clock), clock)
+    def _speculate(self, steps: Steps) -> Tensor:
+        draft = self.drafting.propose(self.batch, self.gamma, steps)
+        return steps.run("verify", judge, self.batch, self.rows, *draft)
 
-    def _record(self, exact_times: bool) -> Body:
+    def _recorded(self, exact_times: bool) -> Body:
         """The block recorded: whole, or what comes after the drafts of a drafter that no device can record."""
         ready = partial(self.recordings.ready, view=self.batch.view, exact=exact_times, moved=self.batch.pos)
         if self.fixed:
             return ready(self._speculate)
         if self.draft is None:
-            self.draft = self.drafting.propose(self.batch, self.gamma, Clock(self.batch.ids.device, exact=False))
+            idle = Plain(Clock(self.batch.ids.device, exact=False))
+            self.draft = self.drafting.propose(self.batch, self.gamma, idle)
         draft = self.draft
-        judged = ready(lambda clock: judge(self.batch, self.rows, draft, clock))
+        judged = ready(lambda steps: steps.run("verify", judge, self.batch, self.rows, *draft))
 
-        def block(clock: Clock) -> Tensor:
-            for kept, made in zip(draft, self.drafting.propose(self.batch, self.gamma, clock), strict=True):
+        def block(steps: Steps) -> Tensor:
+            for kept, made in zip(draft, self.drafting.propose(self.batch, self.gamma, steps), strict=True):
                 if kept is not None and made is not None:
                     kept.copy_(made)
-            return judged(clock)
+            return judged(steps)
 
         return block
 
 
-def judge(batch: Batch, rows: Rows, draft: Draft, clock: Clock) -> Tensor:
+def judge(batch: Batch, rows: Rows, slot: Tensor, ids: Tensor, log_q: Tensor | None) -> Tensor:
     """Verify a block's drafts, accept, commit. → [B, 1 + γ + 1]: how many drafts stand, then the tokens of the block.
 
     Of the tokens the first `accepted + 1` count. Nothing here waits for the device.
     """
-    tokens = torch.cat([batch.last(), draft.ids], dim=1)
-    logits = rows.step(tokens, batch.pos, view=batch.view, keep=tokens.shape[1])
-    clock.lap("verify")
-    accepted, token = verify(batch, draft, logits)
-    tokens = torch.cat([draft.ids, token[:, None]], dim=1).scatter(1, accepted[:, None], token[:, None])
+    tokens = torch.cat([batch.last(), ids], dim=1)
+    logits = rows.forward(tokens, batch.pos, slot, keep=tokens.shape[1])
+    accepted, token = verify(batch, Draft(ids, log_q), logits)
+    tokens = torch.cat([ids, token[:, None]], dim=1).scatter(1, accepted[:, None], token[:, None])
     batch.commit(accepted, tokens)
     return torch.cat([accepted[:, None], tokens], dim=1)
 
@@ -207,7 +219,7 @@ class NoDraft:
     def prefill(self, row: int, request: Request, seed: int, text: Sequence[int] | None) -> None:
         pass
 
-    def propose(self, batch: Batch, gamma: int, clock: Clock) -> Draft:
+    def propose(self, batch: Batch, gamma: int, steps: Steps) -> Draft:
         return Draft(batch.ids[:, :0], None)
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,7 +32,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrai
 from transformers.cache_utils import LinearAttentionCacheLayerMixin
 
 from fairspec_bench import hub
-from fairspec_bench.engine.backends import BACKENDS, Compiled
 from fairspec_bench.engine.rowcache import PACKED, RowCache
 from fairspec_bench.records import Backend, FairspecError, Sha256
 
@@ -68,6 +68,15 @@ class Model:
         return self.hf.dtype
 
     @property
+    def layers(self) -> int:
+        return int(self.hf.config.get_text_config(decoder=True).num_hidden_layers)
+
+    @property
+    def spread(self) -> bool:
+        """Whether its layers lie on several devices."""
+        return len(set((getattr(self.hf, "hf_device_map", None) or {}).values())) > 1
+
+    @property
     def parameters(self) -> int:
         """How many parameters, tied ones once."""
         return sum(parameter.numel() for parameter in self.hf.parameters())
@@ -82,9 +91,9 @@ class Model:
         return digest.hexdigest()
 
     @cached_property
-    def compiled(self) -> Compiled:
-        """Its passes as compiled so far."""
-        return Compiled(_forward)
+    def compiled(self) -> dict[Hashable, Callable[..., Any]]:
+        """Steps of decoding as compiled for it so far."""
+        return {}
 
     @property
     def identity(self) -> str:
@@ -107,30 +116,18 @@ class Model:
 
 
 class Rows:
-    """One model at work on a ragged batch: its cache and its passes.
-
-    `start` int64 [b] is where a pass begins in each row; `view` bounds the slots in use (greater than every position of
-    the pass), `keep` says after how many of the last tokens logits are wanted: → logits [b, keep, V].
-    """
+    """One model at work on a ragged batch: its cache and its passes."""
 
     def __init__(self, model: Model, batch: int, max_len: int):
         self.model = model
         self.cache = RowCache(model.hf.config, batch, max_len, model.device, model.dtype)
         self.last = (model.max_positions or 2**31) - 1
-
-    @torch.no_grad()
-    def step(self, tokens: Tensor, start: Tensor, view: int, keep: int) -> Tensor:
-        """One step of decoding, `tokens` int64 [B, T] of few T, as the model's backend runs it."""
-        slot = self.cache.ruler[:view]
-        if not BACKENDS[self.model.backend].compiles:
-            return _forward(self, tokens, start, slot, keep, None)
-        self.cache.vary(slot)
-        return self.model.compiled.shaped((*tokens.shape, keep))(self, tokens, start, slot, keep, None)
+        self.varied = False
 
     @torch.no_grad()
     def read(self, tokens: Tensor, start: Tensor, view: int, keep: int) -> Tensor:
-        """A pass over `tokens` int64 [B, T] of any T."""
-        return _forward(self, tokens, start, self.cache.ruler[:view], keep, None)
+        """`forward`, looking at the first `view` slots."""
+        return self.forward(tokens, start, self.cache.ruler[:view], keep)
 
     @torch.no_grad()
     def prefill(self, row: int, ids: Sequence[int]) -> Tensor:
@@ -140,25 +137,28 @@ class Rows:
         for start in range(0, len(ids), chunk):
             piece = tokens[:, start : start + chunk]
             slot = self.cache.ruler[: start + piece.shape[1]]
-            logits = _forward(self, piece, piece.new_full((1,), start), slot, 1, row)
+            logits = self.forward(piece, piece.new_full((1,), start), slot, 1, row)
         return logits
 
+    def forward(self, tokens: Tensor, start: Tensor, slot: Tensor, keep: int, row: int | None = None) -> Tensor:
+        """Run `tokens` int64 [b, T] at positions start[b]…start[b]+T−1 of all rows, or of one `row`.
 
-def _forward(rows: Rows, tokens: Tensor, start: Tensor, slot: Tensor, keep: int, row: int | None) -> Tensor:
-    """A pass of the model over all rows or one `row`, looking at the slots `slot` [view]."""
-    positions = start[:, None] + torch.arange(tokens.shape[1], device=tokens.device)
-    mask = rows.cache.place(positions, slot, row)
-    # Drafts past the end of a text may lie beyond the last position; their verdicts are dropped, any will do. So
-    # will any id for one that only pads the other model's embedding: it stands for no token.
-    out = rows.model.hf(
-        input_ids=tokens.clamp(max=rows.model.vocab_size - 1),
-        position_ids=positions.clamp(max=rows.last),
-        attention_mask=mask,
-        past_key_values=rows.cache,
-        use_cache=True,
-        logits_to_keep=keep,
-    )
-    return out.logits
+        `slot` [view] are the slots looked at, from 0 past every position of this pass. → logits [b, keep, V] after the
+        last `keep` tokens.
+        """
+        positions = start[:, None] + torch.arange(tokens.shape[1], device=tokens.device)
+        mask = self.cache.place(positions, slot, row)
+        # Drafts past the end of a text may lie beyond the last position; their verdicts are dropped, any will do. So
+        # will any id for one that only pads the other model's embedding: it stands for no token.
+        out = self.model.hf(
+            input_ids=tokens.clamp(max=self.model.vocab_size - 1),
+            position_ids=positions.clamp(max=self.last),
+            attention_mask=mask,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=keep,
+        )
+        return out.logits
 
 
 def load_model(
@@ -172,13 +172,18 @@ def load_model(
 ) -> Model:
     """Load and check a model from a folder or the Hub (what is cached is used offline, without asking).
 
-    `options`: `attention`, `packed_sdpa` or `eager`. Raises `FairspecError`, one line, for whatever is missing, gated,
+    `options`: `attention`, `packed_sdpa` or `eager`; `device_map`, `auto` or `balanced`, to spread the layers over all
+    CUDA devices (needs `accelerate`). Raises `FairspecError`, one line, for whatever is missing, gated,
     damaged, not safetensors, not a decoder, or unable to roll back.
     """
     options = dict(options or {})
-    attention = options.pop("attention", None)
+    attention, device_map = options.pop("attention", None), options.pop("device_map", None)
     if options:
-        raise FairspecError(f"{name}: unknown model option {min(options)!r}. Known: attention.")
+        raise FairspecError(f"{name}: unknown model option {min(options)!r}. Known: attention, device_map.")
+    if device_map not in (None, "auto", "balanced"):
+        raise FairspecError(f"{name}: device_map={device_map}: unknown. Known: auto, balanced.")
+    if device_map and find_spec("accelerate") is None:
+        raise FairspecError(f"{name}: device_map needs accelerate. pip install accelerate, or leave it out.")
     if dtype not in DTYPES:
         raise FairspecError(f"{name}: unknown dtype {dtype!r}. Known: {', '.join(DTYPES)}.")
     if device.startswith("cuda") and not torch.cuda.is_available():
@@ -195,13 +200,19 @@ def load_model(
             local_files_only=True,
             trust_remote_code=False,
             output_loading_info=True,
+            device_map=device_map,
         )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise FairspecError(f"{name}: cannot be loaded ({_line(error)}). Fetch it again or choose another.") from error
     if info["missing_keys"]:
         raise FairspecError(f"{name}: weights lack {min(info['missing_keys'])}. Fetch the model again.")
     return wrap(
-        hf.to(device), name, revision=found, vocabulary=_vocabulary(folder), attention=attention, backend=backend
+        hf if device_map else hf.to(device),
+        name,
+        revision=found,
+        vocabulary=_vocabulary(folder),
+        attention=attention,
+        backend=backend,
     )
 
 

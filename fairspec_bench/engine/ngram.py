@@ -28,7 +28,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fairspec_bench.engine.batch import Batch, Clock, Request, padded
+from fairspec_bench.engine.backends import Steps
+from fairspec_bench.engine.batch import Batch, Request, padded
 from fairspec_bench.engine.drafting import FILE, Draft, Guess, of_group, pick, read_drafter_file
 from fairspec_bench.engine.model import Model, check_vocabulary
 from fairspec_bench.engine.rule import fit_vocabulary
@@ -373,7 +374,7 @@ class _NgramDrafting:
         root = self.tables.root(request.group)
         self.root[row], self.unigrams[row] = root, self.tables.unigrams(root)
 
-    def propose(self, batch: Batch, gamma: int, clock: Clock) -> Draft:
+    def propose(self, batch: Batch, gamma: int, steps: Steps) -> Draft:
         slots = batch.after(gamma)
         window = _windows(batch.ids, batch.pos[:, None], self.tables.order - 1)
         ids: list[Tensor] = []
@@ -385,7 +386,7 @@ class _NgramDrafting:
             window = torch.cat([window, token[:, None]], dim=2)[:, :, 1:]
             ids.append(token)
             log_qs.append(log_q)
-            clock.lap("draft_next" if i else "draft_first")
+            steps.lap("draft_next" if i else "draft_first")
         return Draft(torch.cat(ids, dim=1), None if batch.rule.greedy else torch.cat(log_qs, dim=1))
 
 

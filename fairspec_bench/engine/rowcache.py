@@ -35,7 +35,7 @@ class RowCache(Cache):
         self.base = torch.arange(batch, device=device)[:, None] * max_len
         self.ruler = torch.arange(max_len, device=device)
         self.slots = torch.empty(0, dtype=torch.long)
-        self.rows, self.view, self.varied = slice(None), 0, False
+        self.rows, self.view = slice(None), 0
         super().__init__(layers=[_RowLayer(self) for _ in range(text.num_hidden_layers)])
 
     def place(self, positions: Tensor, slot: Tensor, row: int | None = None) -> Tensor | dict[str, Tensor]:
@@ -55,17 +55,6 @@ class RowCache(Cache):
         if all(self.sliding):
             return self._form(sliding)
         return {"full_attention": self._form(full), "sliding_attention": self._form(sliding)}
-
-    def vary(self, slot: Tensor) -> None:
-        """Tell the compiler that neither the number of slots nor how many of them are looked at is fixed."""
-        from torch._dynamo import maybe_mark_dynamic
-
-        maybe_mark_dynamic(slot, 0)
-        if not self.varied:
-            for layer in self.layers:
-                maybe_mark_dynamic(layer.keys, 1)
-                maybe_mark_dynamic(layer.values, 1)
-            self.varied = True
 
     def _form(self, mask: Tensor) -> Tensor:
         if not self.eager:
@@ -99,7 +88,7 @@ class _RowLayer(CacheLayerMixin):
 
     def _write(self, buffer: Tensor, states: Tensor) -> Tensor:
         flat = states.transpose(1, 2).flatten(0, 1)
-        buffer.flatten(0, 1).index_copy_(0, self.cache.slots, flat)
+        buffer.flatten(0, 1).index_copy_(0, self.cache.slots.to(flat.device), flat)
         return buffer[self.cache.rows, : self.cache.view].transpose(1, 2)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:

@@ -84,8 +84,10 @@ def measures(gamma: int) -> tuple[Measure, ...]:
     )
 
 
-def position_measures(gamma: int) -> tuple[tuple[Measure, ...], tuple[Measure, ...], dict[int, Measure]]:
-    """Acceptance by block position (given it was tested, and joint) and the block efficiency of every swept γ."""
+def position_measures(
+    gamma: int, also: Sequence[int] = ()
+) -> tuple[tuple[Measure, ...], tuple[Measure, ...], dict[int, Measure]]:
+    """Acceptance by block position (given it was tested, and joint) and the block efficiency of every shown γ."""
     places = range(1, gamma + 1)
     given = tuple(
         Measure(f"acceptance_{j}", "1", f"accepted / tested at position {j}", (f"accepted_{j}", f"tested_{j}"), high=1)
@@ -99,14 +101,14 @@ def position_measures(gamma: int) -> tuple[tuple[Measure, ...], tuple[Measure, .
         each: Measure(
             f"block_efficiency@{each}", "tokens", f"tokens / blocks at γ = {each}", ("contexts", f"blocks@{each}")
         )
-        for each in swept_gammas(gamma)
+        for each in swept_gammas(gamma, also)
     }
     return given, joint, swept
 
 
-def swept_gammas(gamma: int) -> tuple[int, ...]:
-    """Every γ that a report shows: 1 to 8 and the run's own."""
-    return tuple(sorted({*range(1, 9), gamma}))
+def swept_gammas(gamma: int, also: Sequence[int] = ()) -> tuple[int, ...]:
+    """Every γ that a report shows: 1 to 8, the run's own and those it sweeps `also`."""
+    return tuple(sorted({*range(1, 9), gamma, *also}))
 
 
 # --------------------------------------------------------------------------- blocks
@@ -182,6 +184,7 @@ def columns(
     answers: Mapping[str, Answer],
     timings: Iterable[Timing],
     gamma: int,
+    also: Sequence[int] = (),
 ) -> dict[str, Array]:
     """The sums of each prompt that acceptance rests on, float64 `[prompts]`; NaN for a prompt without them."""
     found = [replays.get(key) for key in keys]
@@ -198,10 +201,12 @@ def columns(
     table["tokens"] = column(None if trace is None else len(trace.ids) for trace in traced)
     table["chars"] = column(None if text is None else text.chars for text in texts)
     table["bytes"] = column(None if text is None else text.bytes for text in texts)
-    return table | _block_columns(found, traces, gamma) | _live_columns(keys, timings, gamma)
+    return table | _block_columns(found, traces, gamma, also) | _live_columns(keys, timings, gamma)
 
 
-def _block_columns(found: Sequence[Replay | None], traces: Mapping[str, Trace], gamma: int) -> dict[str, Array]:
+def _block_columns(
+    found: Sequence[Replay | None], traces: Mapping[str, Trace], gamma: int, also: Sequence[int]
+) -> dict[str, Array]:
     rows = [place for place, replay in enumerate(found) if replay is not None]
     betas = [chances(replay, traces[replay.key]) for replay in found if replay is not None]
     table = {}
@@ -210,7 +215,7 @@ def _block_columns(found: Sequence[Replay | None], traces: Mapping[str, Trace], 
         table[name] = np.full(len(found), np.nan)
         table[name][rows] = values
 
-    for swept in swept_gammas(gamma):
+    for swept in swept_gammas(gamma, also):
         expected = expected_blocks(betas, swept)
         put(f"blocks@{swept}", expected.blocks)
         if swept == gamma:

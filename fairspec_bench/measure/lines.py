@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -18,11 +19,13 @@ from fairspec_bench.measure.bootstrap import Array, Partition
 from fairspec_bench.measure.table import Mask, Measure, Sheet
 from fairspec_bench.records import (
     Answer,
+    Departure,
     Dropped,
     FairspecError,
     Replay,
     RunConfig,
     SuiteConfig,
+    Throughput,
     Timing,
     Trace,
 )
@@ -38,9 +41,11 @@ class Lines:
     replays: Sequence[Replay] = ()
     timings: Sequence[Timing] = ()
     dropped: Sequence[Dropped] = ()
+    departures: Sequence[Departure] = ()
+    throughputs: Sequence[Throughput] = ()
 
 
-K = TypeVar("K", Trace, Answer, Replay, Dropped)
+K = TypeVar("K", Trace, Answer, Replay, Dropped, Departure)
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,9 @@ class Book:
     drafter_answers: dict[str, Answer]
     replays: dict[str, Replay]
     dropped: dict[str, Dropped]
+    departures: dict[str, Departure]
     timings: tuple[Timing, ...]
+    throughputs: tuple[Throughput, ...]
 
     def cluster(self, key: str) -> str:
         """The problem a prompt shares with other languages of its suite, else itself."""
@@ -79,6 +86,11 @@ def suite_of(key: str) -> str:
     return key.partition("/")[0]
 
 
+def language_of(task: str) -> str:
+    """`language` of `suite/language`."""
+    return task.rpartition("/")[2]
+
+
 def open_book(config: RunConfig, lines: Lines) -> Book:
     """The lines by key. Raises `FairspecError` where two lines claim one prompt or a line belongs to another text."""
     book = Book(
@@ -88,7 +100,9 @@ def open_book(config: RunConfig, lines: Lines) -> Book:
         drafter_answers=_by_key("drafter answers", lines.drafter_answers),
         replays=_by_key("replays", lines.replays),
         dropped=_by_key("dropped", lines.dropped),
+        departures=_by_key("departures", lines.departures),
         timings=tuple(sorted(lines.timings, key=lambda t: (t.key, t.round, t.mode))),
+        throughputs=tuple(sorted(lines.throughputs, key=sweep_place)),
     )
     tasks = {f"{suite.name}/{language}" for suite in config.suites for language in suite.languages}
     for key in (*book.traces, *book.dropped):
@@ -100,13 +114,25 @@ def open_book(config: RunConfig, lines: Lines) -> Book:
         length = len(trace.ids) - 1
         lengths = {replay.contexts, len(replay.draft_ids), length if replay.beta is None else len(replay.beta)}
         _need(lengths == {length}, "replays", replay.key, f"does not have the trace's {length} contexts")
+    for departure in book.departures.values():
+        length = len(_trace_of("departures", departure, book).ids)
+        _need((departure.first or 0) <= length, "departures", departure.key, f"is beyond the trace's {length} tokens")
     for timing in book.timings:
         length = len(_trace_of("timings", timing, book).ids)
         emitted = sum(block.emitted for block in timing.blocks)
         _need(timing.tokens == length, "timings", timing.key, f"does not have the trace's {length} tokens")
         whole = timing.mode != "speculative" or emitted == length - 1
         _need(whole, "timings", timing.key, f"has blocks of {emitted} tokens, not {length - 1}")
+    for before, line in pairwise(book.throughputs):
+        _need(sweep_place(before) != sweep_place(line), "sweep", line.shard, f"has round {line.round} twice")
+    for line in book.throughputs:
+        _need(task_of(line.shard) in tasks, "sweep", line.shard, "is of no task of this run")
     return book
+
+
+def sweep_place(line: Throughput) -> tuple[str, int, int, int, int]:
+    """What a line of a sweep is of: its task's shard, half, batch size, γ and round."""
+    return line.shard, line.half, line.batch_size, line.gamma, line.round
 
 
 def _by_key(what: str, records: Iterable[K]) -> dict[str, K]:
@@ -117,7 +143,7 @@ def _by_key(what: str, records: Iterable[K]) -> dict[str, K]:
     return found
 
 
-def _trace_of(what: str, line: Replay | Timing, book: Book) -> Trace:
+def _trace_of(what: str, line: Replay | Timing | Departure, book: Book) -> Trace:
     trace = book.traces.get(line.key)
     if trace is None or trace.prompt_sha != line.prompt_sha:
         raise FairspecError(
@@ -171,10 +197,12 @@ def suite_sheets(book: Book, suite: SuiteConfig) -> Sheets:
 
 def _columns(book: Book, keys: list[str], tasks: list[str]) -> dict[str, Array]:
     gamma = book.config.gamma
-    columns = acceptance.columns(keys, book.traces, book.replays, book.answers, book.timings, gamma)
+    columns = acceptance.columns(keys, book.traces, book.replays, book.answers, book.timings, gamma, book.config.gammas)
     columns |= speed.predicted_columns(tasks, task_of, book.timings, columns, gamma)
     languages = [task.rpartition("/")[2] for task in tasks]
-    return columns | validity.columns(keys, languages, book.traces, book.answers, book.drafter_answers, book.dropped)
+    return columns | validity.columns(
+        keys, languages, book.traces, book.answers, book.drafter_answers, book.dropped, book.departures
+    )
 
 
 def _where(names: Sequence[str], name: str) -> Mask:

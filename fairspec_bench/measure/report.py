@@ -6,17 +6,19 @@ report to the byte: figures are published to 8 significant digits, beyond which 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
 
 import numpy as np
 
-from fairspec_bench.measure import acceptance, bootstrap, speed, unfairness, validity
+from fairspec_bench.measure import acceptance, bootstrap, enough, speed, unfairness, validity
 from fairspec_bench.measure.bootstrap import Array
-from fairspec_bench.measure.catalogue import measures
+from fairspec_bench.measure.catalogue import measures, measures_of
 from fairspec_bench.measure.compare import compare_runs
-from fairspec_bench.measure.lines import Book, Lines, open_book, race_sheet, suite_of, suite_sheets
+from fairspec_bench.measure.lines import Book, Lines, open_book, race_sheet, suite_of, suite_sheets, task_of
 from fairspec_bench.measure.show import render, report_frame
+from fairspec_bench.measure.sweep import sweep_report
 from fairspec_bench.measure.table import Joint, Sheet, estimate, joint, published, replicate
 from fairspec_bench.measure.unfairness import ACROSS, Evidence
 from fairspec_bench.records import Environment, Estimate, Report, RunConfig, SuiteConfig, SuiteReport, TaskReport
@@ -67,8 +69,8 @@ def _suite_report(
 ) -> tuple[SuiteReport, tuple[str, ...]]:
     sheets = suite_sheets(book, suite)
     gamma = book.config.gamma
-    given, joint_, swept = acceptance.position_measures(gamma)
-    table = {each.name: each for each in (*measures(gamma).values(), *given, *joint_, *swept.values())}
+    given, joint_, swept = acceptance.position_measures(gamma, book.config.gammas)
+    table = {each.name: each for each in (*measures_of(book.config).values(), *given, *joint_, *swept.values())}
     off_race = [each for each in table.values() if not each.crossed]
     figures: dict[str, dict[str, Estimate]] = {}
     drawn: dict[str, dict[str, Array]] = {}
@@ -91,12 +93,13 @@ def _suite_report(
         across={name: each for name, each in between.items() if name != "unfairness_floor"},
         noise_floor=between["unfairness_floor"].value,
         ranks=unfairness.rank_ranges(evidence.shared("acceptance"), replicates),
+        sweep=sweep_report(book.throughputs, list(sheets.prompts)),
     )
     return report, _suite_notes(report, evidence)
 
 
 def _task_report(book: Book, task: str, figures: Mapping[str, Estimate], sheet: Sheet, quiet: bool) -> TaskReport:
-    given, joint_, swept = acceptance.position_measures(book.config.gamma)
+    given, joint_, swept = acceptance.position_measures(book.config.gamma, book.config.gammas)
     traced = sheet.only(np.isfinite(sheet.columns["tokens"]))
     prompts, tokens = len(traced.clusters), int(traced.columns["tokens"].sum())
     return TaskReport(
@@ -107,7 +110,7 @@ def _task_report(book: Book, task: str, figures: Mapping[str, Estimate], sheet: 
         clusters=len(np.unique(traced.clusters)),
         contexts=tokens - prompts,
         tokens=tokens,
-        measures={name: figures[name] for name in measures(book.config.gamma)},
+        measures={name: figures[name] for name in measures_of(book.config)},
         acceptance_by_position=tuple(figures[each.name] for each in given),
         acceptance_joint=tuple(figures[each.name] for each in joint_),
         block_efficiency_by_gamma={gamma: figures[each.name] for gamma, each in swept.items()},
@@ -143,11 +146,30 @@ def _run_notes(book: Book) -> tuple[str, ...]:
         notes.append(
             "unfairness_ce is probably the form of arXiv 2510.02128 (reconstructed); compare with it by this one only."
         )
+    config = book.config
+    if config.dtype != "float32" and not config.rule.greedy:
+        notes.append(f"texts were sampled in {config.dtype}; where greedy ones leave float32's was not asked.")
+    elif config.dtype != "float32" and not config.float32_check:
+        notes.append(f"texts are the {config.dtype} verifier's; where they leave float32's was not asked.")
     if book.timings:
         notes.append(
             "speedup_iid assumes i.i.d. acceptance and a verifier step of constant cost; it is no measurement."
         )
+    if book.timings and enough.ends_early(config):
+        notes.append(_race_end(book))
     return tuple(notes)
+
+
+def _race_end(book: Book) -> str:
+    """By what rule races ended, and after how many prompts."""
+    config, raced = book.config, Counter(map(task_of, {timing.key for timing in book.timings}))
+    rules = []
+    if config.race_width is not None:
+        rules.append(f"its speed-up is known to ±{config.race_width:g} of itself")
+    if config.race_budget is not None:
+        rules.append(f"{config.race_budget:g} s are timed")
+    counts = ", ".join(f"{task} {count}" for task, count in sorted(raced.items()))
+    return f"the race of a language ends once {' or '.join(rules)}, at the latest with its prompts; raced: {counts}."
 
 
 def _suite_notes(report: SuiteReport, evidence: Evidence) -> tuple[str, ...]:

@@ -15,7 +15,9 @@ from rich.text import Text
 
 from fairspec_bench.measure import speed, validity
 from fairspec_bench.measure.catalogue import across, measures
-from fairspec_bench.records import Estimate, Report, SuiteReport, TaskReport
+from fairspec_bench.measure.lines import language_of
+from fairspec_bench.measure.sweep import payoff_words
+from fairspec_bench.records import Estimate, Report, SuiteReport, SweepReport, TaskReport
 
 MARK = "†"
 ACCEPTANCE = ("acceptance", "block_efficiency_uncut", "misfit", "tokens_per_answer", "verifier_calls_per_answer")
@@ -31,10 +33,14 @@ def report_frame(report: Report) -> pd.DataFrame:
     Figures across languages have no task; "no data" is NaN.
     """
     gamma = report.config.gamma
-    rows = [row for suite in report.suites for row in (*_task_rows(suite, gamma), *_across_rows(suite))]
+    rows = [row for suite in report.suites for row in _suite_rows(suite, gamma)]
     columns = ["suite", "task", "language", "measure", "value", "low", "high", "unit", "flags", "definition"]
     frame = pd.DataFrame(rows, columns=columns)
     return frame.astype({"value": "float64", "low": "float64", "high": "float64"})
+
+
+def _suite_rows(suite: SuiteReport, gamma: int) -> list[tuple[object, ...]]:
+    return [*_task_rows(suite, gamma), *_sweep_rows(suite), *_across_rows(suite)]
 
 
 def _task_rows(suite: SuiteReport, gamma: int) -> list[tuple[object, ...]]:
@@ -52,6 +58,25 @@ def _task_rows(suite: SuiteReport, gamma: int) -> list[tuple[object, ...]]:
             flags = "; ".join(task.flags)
             where = (suite.suite, task.task, task.language)
             rows.append((*where, name, each.value, each.low, each.high, unit, flags, definition))
+    return rows
+
+
+def _sweep_rows(suite: SuiteReport) -> list[tuple[object, ...]]:
+    rows: list[tuple[object, ...]] = []
+
+    def add(task: str | None, name: str, each: Estimate, unit: str, definition: str) -> None:
+        language = None if task is None else language_of(task)
+        rows.append((suite.suite, task, language, name, each.value, each.low, each.high, unit, "", definition))
+
+    for cell_ in suite.sweep.cells if suite.sweep else ():
+        at = f"[batch={cell_.batch_size}, γ={cell_.gamma}]"
+        add(cell_.task, f"sweep_pace{at}", cell_.tokens_per_second, "tokens/s", "tokens / seconds of decoding")
+        if cell_.gamma:
+            add(cell_.task, f"sweep_speedup{at}", cell_.speedup, "1", "autoregressive / speculative time, same batch")
+    for best in suite.sweep.best if suite.sweep else ():
+        name, meaning = f"sweep_best[batch={best.batch_size}, γ={best.gamma}]", "γ chosen on the other half, for all"
+        for task, each in ((None, best.total), *best.speedup.items()):
+            add(task, name, each, "1", meaning)
     return rows
 
 
@@ -81,6 +106,11 @@ def render(report: Report) -> RenderableType:
             name for name in validity.FITNESS if any(task.measures[name].value is not None for task in suite.tasks)
         ]
         parts.append(_task_table(f"{suite.suite}: what qualifies it", suite, (*validity.SHARES, *fitness)))
+        if report.config.float32_check:
+            left = f"{suite.suite}: where {report.config.dtype} texts leave float32's"
+            parts.append(_task_table(left, suite, validity.DEPARTURE))
+        if suite.sweep is not None:
+            parts.extend(_sweep_tables(suite, suite.sweep, report.race_verdict.startswith(speed.QUIET)))
         parts.append(_across_table(suite))
         parts.extend(Text(f"{MARK} {task.language}: {flag}") for task in suite.tasks for flag in task.flags)
     parts.append(Text(f"Race: {report.race_verdict}."))
@@ -105,6 +135,29 @@ def _speed_table(suite: SuiteReport, verdict: str) -> Table:
         said = speed.speed_verdict(task.measures["speedup"], verdict.startswith(speed.QUIET))
         table.add_row(_name(task), said, *(cell(task.measures[name], marked=_doubted(task)) for name in SPEED))
     return table
+
+
+def _sweep_tables(suite: SuiteReport, sweep: SweepReport, quiet: bool) -> list[Table]:
+    """Speed-up by batch size and γ, where it stops paying, and the γ to take at each batch size."""
+    batches = sorted({each.batch_size for each in sweep.cells})
+    found = {(each.task, each.batch_size, each.gamma): each for each in sweep.cells}
+    said = {(each.task, each.gamma): payoff_words(each, quiet) for each in sweep.payoffs}
+    names = ["language", "γ", *(f"batch {batch}" for batch in batches), "pays"]
+    by_gamma = plain_table(f"{suite.suite}: speed-up by batch size, {sweep.rounds} rounds", names)
+    pace = plain_table(f"{suite.suite}: tokens a second", names[:-1])
+    for task, gamma in dict.fromkeys((each.task, each.gamma) for each in sweep.cells):
+        here = [found[task, batch, gamma] for batch in batches]
+        called = (language_of(task), str(gamma) if gamma else "alone")
+        pace.add_row(*called, *(cell(each.tokens_per_second) for each in here))
+        if gamma:
+            by_gamma.add_row(*called, *(cell(each.speedup) for each in here), said[task, gamma])
+    tasks = list(dict.fromkeys(each.task for each in sweep.cells))
+    title = f"{suite.suite}: one γ for all, chosen on half of the prompts and shown on the other"
+    best = plain_table(title, ["batch", "γ", "chosen by", "all", *map(language_of, tasks)])
+    for each in sweep.best:
+        shown = (each.chosen, each.total, *(each.speedup.get(task, Estimate()) for task in tasks))
+        best.add_row(str(each.batch_size), str(each.gamma), *map(cell, shown))
+    return [by_gamma, pace, best]
 
 
 def _across_table(suite: SuiteReport) -> Table:

@@ -30,7 +30,8 @@ class Measure:
     """A figure of one task: `value(*totals)` of the totals of `columns`, homogeneous of degree 0 in them.
 
     `high` is the largest possible value (the least is 0); a measure whose largest is 1 is a share, in every cluster. A
-    `crossed` measure lives on the race's sheet, a row per prompt and round, and its interval crosses the two.
+    `crossed` measure lives on the race's sheet, a row per prompt and round, and its interval crosses the two. One with
+    an `asked_by` is in reports only of runs that set this field of their configuration.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Measure:
     value: Callable[..., Array] = ratio
     high: float = np.inf
     crossed: bool = False
+    asked_by: str | None = None
 
     @property
     def share(self) -> bool:

@@ -1,6 +1,6 @@
-"""What qualifies a task's figures: answers cut short, repeating, in another language, or never run; how fit models are.
+"""What qualifies a task's figures: answers cut short, repeating, in another language, never run, or not float32's.
 
-Knows traces, answers and dropped prompts; knows nothing of drafts or clocks.
+And how fit models are. Knows traces, answers, departures and dropped prompts; knows nothing of drafts or clocks.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 
 from fairspec_bench.measure.bootstrap import Array
 from fairspec_bench.measure.table import Measure, column
-from fairspec_bench.records import Answer, Dropped, Estimate, Trace
+from fairspec_bench.records import Answer, Departure, Dropped, Estimate, Trace
 
 TOLERATED = 0.01
 SHARES = ("truncated", "looping", "off_language", "dropped")
 FITNESS = ("verifier_fitness", "drafter_fitness", "verifier_bits_per_byte", "drafter_bits_per_byte")
+DEPARTURE = ("departed_share", "departure_gap", "departure_position")
+CHECKED = "float32_check"
 
 
 def bits(nats: Array, count: Array) -> Array:
@@ -49,6 +51,28 @@ def measures() -> tuple[Measure, ...]:
             )
             for model in ("verifier", "drafter")
         ),
+        Measure(
+            "departed_share",
+            "1",
+            "answers that leave the greedy text of the same verifier in float32 / answers",
+            ("departed", "prompts"),
+            high=1,
+            asked_by=CHECKED,
+        ),
+        Measure(
+            "departure_gap",
+            "nats",
+            "float32 logit of the likeliest token − of the answer's, where it first departs; mean of those that do",
+            ("departure_gap", "departed"),
+            asked_by=CHECKED,
+        ),
+        Measure(
+            "departure_position",
+            "tokens",
+            "output position where it first departs, from 1; mean of those that do",
+            ("departure_position", "departed"),
+            asked_by=CHECKED,
+        ),
     )
 
 
@@ -59,14 +83,16 @@ def columns(
     answers: Mapping[str, Answer],
     drafter_answers: Mapping[str, Answer],
     dropped: Mapping[str, Dropped],
+    departures: Mapping[str, Departure],
 ) -> dict[str, Array]:
-    """What befell each prompt as 0 or 1, and its reference text's nats and bytes by either model.
+    """What befell each prompt as 0 or 1, its reference text's nats and bytes by either model, where it left float32.
 
     float64 `[prompts]`, NaN where unknown. `languages` are the prompts' own.
     """
     traced = [traces.get(key) for key in keys]
     graded = [answers.get(key) for key in keys]
     drafted = [drafter_answers.get(key) for key in keys]
+    checked = [departures.get(key) for key in keys]
     return {
         "truncated": column(None if trace is None else trace.finish == "cap" for trace in traced),
         "looping": column(None if answer is None else answer.looping for answer in graded),
@@ -82,6 +108,9 @@ def columns(
             for model, found in (("verifier", graded), ("drafter", drafted))
             for name in ("target_nats", "target_bytes")
         },
+        "departed": column(None if line is None else line.first is not None for line in checked),
+        "departure_gap": column(None if line is None else line.gap for line in checked),
+        "departure_position": column(None if line is None else line.first for line in checked),
     }
 
 

@@ -19,13 +19,16 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from filelock import FileLock, Timeout
 
+from fairspec_bench.measure.enough import ends_early, heats
 from fairspec_bench.records import (
     Answer,
+    Departure,
     Dropped,
     Environment,
     Record,
@@ -33,6 +36,7 @@ from fairspec_bench.records import (
     Replay,
     RunConfig,
     ShardDone,
+    Throughput,
     Timing,
     Trace,
     lines_text,
@@ -43,15 +47,23 @@ from fairspec_bench.records import (
 )
 
 R = TypeVar("R", bound=Record)
+T = TypeVar("T")
+SweepPlace = tuple[int, int, int, int]
 
 STAGES: Mapping[str, type[Record]] = {
     "trace": Trace,
     "answer": Answer,
     "replay": Replay,
     "drafter_answer": Answer,
+    "departure": Departure,
     "timing": Timing,
+    "sweep": Throughput,
 }
-"""What a run does to a shard, in this order; the timings of all shards come last."""
+"""What a run does to a shard, in this order; departures of all shards come after the rest, then timings, then sweeps.
+
+A sweep is of a whole task, and its first shard's.
+"""
+TIMED = frozenset({"timing", "sweep"})
 
 RUN, ENVIRONMENTS, SHARDS, DROPPED, REPORT, LOCK = (
     "run.json",
@@ -99,8 +111,10 @@ def units(config: RunConfig) -> tuple[Unit, ...]:
     stages = ["trace", "answer"] + ["replay"] * (drafter is not None)
     stages += ["drafter_answer"] * (drafter is not None and drafter.kind == "model")
     made = [Unit(shard, stage) for shard in mine for stage in stages]
+    checked = [Unit(shard, "departure") for shard in mine if config.float32_check]
     raced = [Unit(shard, "timing") for shard in mine if race_keys(config)[shard]]
-    return (*made, *raced)
+    swept = [Unit(shard, "sweep") for shard in mine if shard in sweep_keys(config)]
+    return (*made, *checked, *raced, *swept)
 
 
 def race_keys(config: RunConfig) -> dict[str, tuple[str, ...]]:
@@ -113,6 +127,38 @@ def race_keys(config: RunConfig) -> dict[str, tuple[str, ...]]:
         raced[shard] = keys[:limit] if config.race_rounds and config.drafter else ()
         left[task] += len(keys)
     return raced
+
+
+def sweep_keys(config: RunConfig) -> dict[str, tuple[str, ...]]:
+    """The prompts of each sweep: those that are raced of a task, by the first shard that has any."""
+    if not config.gammas:
+        return {}
+    tasks: dict[str, dict[str, tuple[str, ...]]] = {}
+    for shard, keys in race_keys(config).items():
+        if keys:
+            tasks.setdefault(Unit(shard, "sweep").task, {})[shard] = keys
+    return {next(iter(raced)): tuple(key for keys in raced.values() for key in keys) for raced in tasks.values()}
+
+
+def halves(keys: Sequence[T]) -> tuple[Sequence[T], ...]:
+    """The two halves of a sweep's prompts, taken in turn: the first chooses γ, the second reports it."""
+    return tuple(half for half in (keys[::2], keys[1::2]) if half)
+
+
+def sweep_places(config: RunConfig, keys: Sequence[str]) -> dict[SweepPlace, Sequence[str]]:
+    """What the lines of a sweep of these prompts must be of, each once, and the prompts of its half."""
+    return {
+        (half, batch, gamma, number): mine
+        for half, mine in enumerate(halves(keys))
+        for batch in config.batch_sizes
+        for gamma in (0, *config.gammas)
+        for number in range(config.race_rounds)
+    }
+
+
+def sweep_place(line: Throughput) -> SweepPlace:
+    """Half, batch size, γ and round of a line."""
+    return line.half, line.batch_size, line.gamma, line.round
 
 
 def difference(there: RunConfig, here: RunConfig) -> str | None:
@@ -213,14 +259,24 @@ class RunFolder:
         traces = {trace.key: trace for trace in self.lines("trace", Trace)}
         self.lines("answer", Answer)
         self.lines("drafter_answer", Answer)
-        made: list[Replay | Timing] = [*self.lines("replay", Replay), *self.lines("timing", Timing)]
+        made: list[Replay | Timing | Departure] = [
+            *self.lines("replay", Replay),
+            *self.lines("timing", Timing),
+            *self.lines("departure", Departure),
+        ]
         for record in made:
             trace = traces.get(record.key)
             if trace is None or trace.prompt_sha != record.prompt_sha:
                 raise self._damaged(f"{record.key}: made from another prompt or text than the trace", record.key)
-            tokens = record.tokens if isinstance(record, Timing) else record.contexts + 1
-            if tokens != len(trace.ids):
-                raise self._damaged(f"{record.key}: {tokens} tokens where the trace has {len(trace.ids)}", record.key)
+            if fault := _unfit(record, trace):
+                raise self._damaged(f"{record.key}: {fault}", record.key)
+        swept, lengths = sweep_keys(self.config), {key: len(trace.ids) for key, trace in traces.items()}
+        for unit, lines in self.read("sweep", Throughput).items():
+            places = sweep_places(self.config, swept[unit.shard])
+            for line in lines:
+                tokens = sum(lengths.get(key, 0) for key in places[sweep_place(line)])
+                if line.tokens != tokens:
+                    raise self._damaged(f"{unit.shard}: {line.tokens} tokens where the traces have {tokens}", unit.file)
 
     def _done(self) -> dict[Unit, ShardDone]:
         """Finished units in the order they were finished. Those of a task whose folder was deleted are to be redone."""
@@ -244,12 +300,10 @@ class RunFolder:
     def _check(self, unit: Unit, lines: Sequence[Record], start: int) -> None:
         expected = self.config.shards[unit.shard]
         if unit.stage == "timing":
-            raced = race_keys(self.config)[unit.shard]
-            for place, line in enumerate(lines, start + 1):
-                if _key(line) not in raced or _shard(line) != unit.shard:
-                    raise self._foreign(unit, place, _key(line))
-            if {_key(line) for line in lines} != set(raced):
-                raise self._damaged(f"{self.path / unit.file}: timings of {unit.shard} are missing", unit.file)
+            self._check_timings(unit, lines, start)
+            return
+        if unit.stage == "sweep":
+            self._check_sweep(unit, lines, start)
             return
         if unit.stage == "drafter_answer" and not lines:
             return
@@ -261,10 +315,33 @@ class RunFolder:
                 f"{self.path / unit.file}: {unit.shard} has {len(lines)} of its {len(expected)} lines", unit.file
             )
 
+    def _check_timings(self, unit: Unit, lines: Sequence[Record], start: int) -> None:
+        """Every raced prompt; or, where a race may end early, those of its first heats."""
+        raced = race_keys(self.config)[unit.shard]
+        for place, line in enumerate(lines, start + 1):
+            if _key(line) not in raced or _shard(line) != unit.shard:
+                raise self._foreign(unit, place, _key(line))
+        timed = {_key(line) for line in lines}
+        ends = accumulate(map(len, heats(self.config, raced)), initial=0)
+        allowed = [end for end in ends if ends_early(self.config) or end == len(raced)]
+        if not any(timed == set(raced[:end]) for end in allowed):
+            raise self._damaged(f"{self.path / unit.file}: timings of {unit.shard} are missing", unit.file)
+
+    def _check_sweep(self, unit: Unit, lines: Sequence[Record], start: int) -> None:
+        """Everything swept in every round, once."""
+        left = sweep_places(self.config, sweep_keys(self.config)[unit.shard])
+        for place, line in enumerate(lines, start + 1):
+            assert isinstance(line, Throughput)
+            keys = left.pop(sweep_place(line), None)
+            if keys is None or line.shard != unit.shard or line.prompts != len(keys):
+                raise self._foreign(unit, place, line.shard)
+        if left:
+            raise self._damaged(f"{self.path / unit.file}: {len(left)} lines of {unit.shard} are missing", unit.file)
+
     def _check_rest(self, file: str, lines: Sequence[Record], start: int) -> None:
         """Lines after the last finished unit are those of an interrupted one, or foreign."""
         left = [unit for unit in self.units if unit.file == file and unit not in self.done]
-        expected = {key for unit in left for key in self.config.shards[unit.shard]}
+        expected = {key for unit in left for key in (unit.shard, *self.config.shards[unit.shard])}
         for place, line in enumerate(lines[start:], start + 1):
             if _key(line) not in expected:
                 raise self._damaged(f"{self.path / file}:{place} {_key(line)}: no line of this run belongs here", file)
@@ -277,8 +354,18 @@ class RunFolder:
         return FolderError(f"{what}. Restore the file, or delete {self.path / task}/ and run again: only it is redone.")
 
 
+def _unfit(line: Replay | Timing | Departure, trace: Trace) -> str | None:
+    """What of a line does not fit the text it was made from."""
+    length = len(trace.ids)
+    if isinstance(line, Departure):
+        return f"departs at token {line.first} of the trace's {length}" if (line.first or 0) > length else None
+    tokens = line.tokens if isinstance(line, Timing) else line.contexts + 1
+    return None if tokens == length else f"{tokens} tokens where the trace has {length}"
+
+
 def _key(line: Record) -> str:
-    return str(getattr(line, "key"))  # noqa: B009 - every record of a stage has one
+    """What a line is of: its prompt, or the shard that its sweep belongs to."""
+    return line.shard if isinstance(line, Throughput) else str(getattr(line, "key"))  # noqa: B009 - all others have one
 
 
 def _shard(line: Record) -> str | None:
@@ -336,7 +423,7 @@ class RunWriter:
     def _refuse_other_machine(self) -> None:
         for unit, mark in self.folder.done.items():
             there = self.folder.environments[mark.environment]
-            if found := same_machine(there, self.environment, timed=unit.stage == "timing"):
+            if found := same_machine(there, self.environment, timed=unit.stage in TIMED):
                 raise FolderError(
                     f"{self.folder.path}: {unit.stage} lines were made on another machine ({found}). "
                     "Continue there, or choose another --out."

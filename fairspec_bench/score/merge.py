@@ -10,14 +10,15 @@ from itertools import accumulate
 from pathlib import Path
 
 from fairspec_bench.records import Environment, Record, RunConfig
-from fairspec_bench.score.folder import STAGES, FolderError, RunFolder, Unit, difference, same_machine, writing
+from fairspec_bench.score.folder import STAGES, TIMED, FolderError, RunFolder, Unit, difference, same_machine, writing
 
 
 def merge(out: Path, parts: Sequence[Path]) -> RunFolder:
     """Join the finished parts of a run into `out`: the bytes of the unsharded run, timings and environments apart.
 
-    Raises `FolderError` for a part that is missing, given twice, unfinished or of another run (by the name of the
-    differing field), and for timings of different machines. A merge that was interrupted goes on.
+    Races of parts do not end early, so that run is one of `race_width` 0. Raises `FolderError` for a part that is
+    missing, given twice, unfinished or of another run (by the name of the differing field), and for timings of
+    different machines. A merge that was interrupted goes on.
     """
     folders = _parts([RunFolder(part) for part in parts])
     _refuse_mixed_timings(folders)
@@ -79,7 +80,7 @@ def _refuse_mixed_timings(folders: Sequence[RunFolder]) -> None:
         (folder, folder.environments[mark.environment])
         for folder in folders
         for unit, mark in folder.done.items()
-        if unit.stage == "timing"
+        if unit.stage in TIMED
     ]
     for folder, environment in timed[1:]:
         if found := same_machine(timed[0][1], environment, timed=True):

@@ -142,7 +142,7 @@ def write_track(
         gamma=config.gamma,
         seed=config.seed,
         dtype=config.dtype,
-        hardware=Hardware(device=raced.device, device_name=raced.device_name),
+        hardware=Hardware(device=raced.device, device_name=raced.device_name, backend=config.backend),
         replicates=replicates,
         reference_sha256=hashlib.sha256(text).hexdigest(),
         baseline=baseline,

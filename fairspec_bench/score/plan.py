@@ -16,8 +16,8 @@ from fairspec_bench import hub
 from fairspec_bench.codec import Codec
 from fairspec_bench.engine.loop import Decoded, as_request, decode
 from fairspec_bench.engine.model import DTYPES, Model
-from fairspec_bench.records import Encoded, FairspecError
-from fairspec_bench.score.folder import race_keys, units
+from fairspec_bench.records import Encoded, FairspecError, RunConfig
+from fairspec_bench.score.folder import race_keys, sweep_keys, units
 from fairspec_bench.score.prepare import Ask, ModelAsk, Prepared, Questions, check, encode, load_suites, prepare
 from fairspec_bench.score.race import MODES
 
@@ -27,6 +27,7 @@ BYTES_PER_ID = 7
 BYTES_PER_BETA = 21
 BYTES_PER_BLOCK = 45
 BYTES_PER_LINE = 400
+BYTES_PER_DEPARTURE = 180
 NS_PER_HOUR = 3.6e12
 
 
@@ -104,7 +105,10 @@ _COMMON = (
     f"replay works in pieces of about {REPLAY_BYTES // 2**20} MiB",
     "references already cached cost nothing; they are counted all the same",
 )
-_TIMED = "times are of {steps} tokens decoded just now on {device}; a race counts drafted decoding as slow as plain"
+_TIMED = (
+    "times are of {steps} tokens decoded just now on {device}; drafted decoding counts as slow as plain, and a race "
+    "as if it went to its end"
+)
 _UNTIMED = "no times: the weights are not here; parameters are counted from the configuration"
 
 
@@ -175,15 +179,22 @@ def _tasks(questions: Questions, gone: set[str]) -> tuple[TaskPlan, ...]:
 
 
 def _memory(sizes: Iterable[_Size], tasks: Sequence[TaskPlan], ask: Ask) -> dict[str, int]:
-    """Bytes on the device: weights, the caches of a full batch at its longest, working space."""
+    """Bytes on the device: weights, the caches of a full batch at its longest, working space, the float32 verifier."""
     sizes = list(sizes)
     cap = max((task.most_output_tokens // task.prompts for task in tasks if task.prompts), default=0)
-    longest = max((task.longest_prompt for task in tasks), default=0) + cap + ask.gamma + 1
+    gammas, batch_sizes = {ask.gamma, *ask.gammas}, {ask.batch_size, *ask.batch_sizes}
+    longest = max((task.longest_prompt for task in tasks), default=0) + cap + max(gammas) + 1
+    # A sweep keeps the buffers of every configuration, so that none is timed while it makes them.
+    rows = sum(batch_sizes) * (1 + len(gammas)) if ask.sweeps else ask.batch_size
     found = {
         "weights": sum(size.parameters for size in sizes) * DTYPES[ask.dtype].itemsize,
-        "caches": sum(size.cache_bytes for size in sizes) * longest * ask.batch_size,
+        "caches": sum(size.cache_bytes for size in sizes) * longest * rows,
         "working": REPLAY_BYTES,
     }
+    if ask.checks_float32:
+        wider = DTYPES["float32"].itemsize // DTYPES[ask.dtype].itemsize
+        cache = sizes[0].cache_bytes * wider * longest * ask.batch_size
+        found["float32_check"] = sizes[0].parameters * DTYPES["float32"].itemsize + cache
     return {**found, "total": sum(found.values())}
 
 
@@ -193,10 +204,13 @@ def _disk(questions: Questions, gone: set[str], ask: Ask) -> int:
     total = 0
     for prompt in kept:
         per_token = 2 * BYTES_PER_ID + (0 if ask.rule.greedy else BYTES_PER_BETA)
-        total += 4 * BYTES_PER_LINE + prompt.cap * per_token
+        total += 4 * BYTES_PER_LINE + prompt.cap * per_token + BYTES_PER_DEPARTURE * ask.checks_float32
         raced[prompt.group] = raced.get(prompt.group, 0) + 1
         if ask.drafter and (ask.race_prompts is None or raced[prompt.group] <= ask.race_prompts):
             total += ask.race_rounds * len(MODES) * (BYTES_PER_LINE + prompt.cap * BYTES_PER_BLOCK)
+    if ask.sweeps:
+        lines = 2 * ask.race_rounds * len({ask.batch_size, *ask.batch_sizes}) * (1 + len({ask.gamma, *ask.gammas}))
+        total += len(raced) * lines * BYTES_PER_LINE
     return total
 
 
@@ -208,10 +222,11 @@ def _hours(prepared: Prepared, models: Sequence[Model]) -> dict[str, float]:
     config, encoded = prepared.config, prepared.questions.encoded
     paces = {id(model): _pace(model, prepared) for model in models}
     verifier = paces[id(models[0])]
-    raced = race_keys(config)
+    exact = _pace(prepared.float32_verifier(), prepared).prefill if config.float32_check else 0.0
+    raced, swept = race_keys(config), sweep_keys(config)
     spent: dict[str, float] = {}
     for unit in units(config):
-        keys = raced[unit.shard] if unit.stage == "timing" else config.shards[unit.shard]
+        keys = {"timing": raced, "sweep": swept}.get(unit.stage, config.shards)[unit.shard]
         prompts = [encoded[key] for key in keys]
         ids, outputs = sum(len(prompt.ids) for prompt in prompts), sum(prompt.cap for prompt in prompts)
         batches = math.ceil(len(prompts) / config.batch_size) * max((prompt.cap for prompt in prompts), default=0)
@@ -220,10 +235,22 @@ def _hours(prepared: Prepared, models: Sequence[Model]) -> dict[str, float]:
             "answer": 0.0,
             "replay": (ids + outputs) * sum(pace.prefill for pace in paces.values()),
             "drafter_answer": ids * paces[id(models[-1])].prefill + batches * paces[id(models[-1])].step,
+            "departure": (ids + outputs) * exact,
             "timing": config.race_rounds * len(MODES) * (ids * verifier.prefill + outputs * verifier.step_alone),
+            "sweep": config.race_rounds
+            * (1 + len(config.gammas))
+            * sum(
+                ids * verifier.prefill + outputs / size * _step_of(size, verifier, config)
+                for size in config.batch_sizes
+            ),
         }
         spent[unit.stage] = spent.get(unit.stage, 0.0) + took[unit.stage] / NS_PER_HOUR
     return spent
+
+
+def _step_of(size: int, pace: _Pace, config: RunConfig) -> float:
+    """Nanoseconds of a step of `size` rows: as measured up to the run's own batch, beyond it in proportion."""
+    return pace.step_alone if size == 1 else pace.step * max(1.0, size / config.batch_size)
 
 
 def _pace(model: Model, prepared: Prepared) -> _Pace:

@@ -6,20 +6,36 @@ Knows suites, the codec and models' limits. Makes no tokens and writes no files.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from fairspec_bench.codec import Codec, prompts_sha256
+from fairspec_bench.engine.backends import BACKENDS
 from fairspec_bench.engine.drafters import DRAFTERS, load_drafter
 from fairspec_bench.engine.drafting import Drafter, kind_of
 from fairspec_bench.engine.model import DTYPES, MAX_GAMMA, Model, load_model
-from fairspec_bench.records import Dropped, Encoded, FairspecError, ModelConfig, Prompt, Record, Rule, RunConfig
+from fairspec_bench.records import (
+    MOST_SWEPT,
+    Backend,
+    Dropped,
+    Encoded,
+    FairspecError,
+    ModelConfig,
+    Prompt,
+    Record,
+    Rule,
+    RunConfig,
+)
+from fairspec_bench.score.backend import choose, most_steps
+from fairspec_bench.score.folder import sweep_keys
 from fairspec_bench.suite.tasks import Suite, load_suite
 
+RACE_WIDTH = 0.03
 SHARD_BATCHES = 4
 SHARD_LEAST = 8
 GREEDY = Rule()
@@ -39,7 +55,13 @@ class ModelAsk:
 
 @dataclass(frozen=True)
 class Ask:
-    """Everything a user can say about a run. `None` leaves a suite's own value; `race_prompts=None` races all."""
+    """Everything a user can say about a run. `None` leaves a suite's own value; `race_prompts=None` races all.
+
+    `float32_check`: whether greedy texts of a half type are held against the float32 verifier's; `None`: they are.
+    `race_width`: to what share of itself a language's speed-up must be known for its race to end, 0: it does not end
+    by that; `None`: 0.03, or 0 for a part of a run, which knows only its own timings. `race_budget`: seconds. `gammas`
+    and `batch_sizes` beside the run's own are swept. `backend`: how blocks are run, `None`: as pays here.
+    """
 
     verifier: ModelAsk
     drafter: ModelAsk | None
@@ -58,6 +80,32 @@ class Ask:
     race_prompts: int | None = 50
     race_rounds: int = 5
     part: tuple[int, int] | None = None
+    float32_check: bool | None = None
+    race_width: float | None = None
+    race_budget: float | None = None
+    gammas: tuple[int, ...] = ()
+    batch_sizes: tuple[int, ...] = ()
+    backend: Backend | None = None
+
+    @property
+    def race_ends_at(self) -> float | None:
+        """The width at which a race ends, `None` if none does, or there is none."""
+        if not self.race_rounds or self.drafter is None:
+            return None
+        if self.race_width is None:
+            return None if self.part else RACE_WIDTH
+        return self.race_width or None
+
+    @property
+    def sweeps(self) -> bool:
+        """Whether there is another γ or batch size beside the run's own."""
+        return bool({*self.gammas} - {self.gamma} or {*self.batch_sizes} - {self.batch_size})
+
+    @property
+    def checks_float32(self) -> bool:
+        """Whether the texts are held against the float32 verifier's: by default where they could differ."""
+        half = self.dtype != "float32" and self.rule.greedy
+        return half if self.float32_check is None else self.float32_check
 
 
 @dataclass(frozen=True)
@@ -79,6 +127,10 @@ class Prepared:
     codec: Codec
     questions: Questions
     dropped: tuple[Dropped, ...]
+    float32_verifier: Callable[[], Model]
+    """Loads the same verifier in float32, for as long as the caller keeps it."""
+    note: str | None = None
+    """What a user should know of how blocks are run."""
 
 
 def model_ask(text: str, source: str | None = None, options: Mapping[str, Any] | None = None) -> ModelAsk:
@@ -117,8 +169,11 @@ def prepare(ask: Ask) -> Prepared:
     verifier = load_verifier_asked(ask)
     drafter = load_drafter_asked(ask, verifier)
     dropped = drop(questions, [model for model in (verifier, drafter.model if drafter else None) if model])
+    backend, word = choose(ask.backend, verifier, drafter, ask.rule, ask.gamma, _steps(ask, questions))
+    verifier = replace(verifier, backend=backend)
     config = configure(ask, questions, dropped, codec, verifier, drafter)
-    return Prepared(config, verifier, drafter, codec, questions, dropped)
+    in_float32 = partial(load_verifier_asked, replace(ask, dtype="float32"))
+    return Prepared(config, verifier, drafter, codec, questions, dropped, in_float32, word)
 
 
 def check(ask: Ask) -> None:
@@ -127,14 +182,25 @@ def check(ask: Ask) -> None:
         ("batch_size", ask.batch_size, 1),
         ("race_rounds", ask.race_rounds, 0),
         ("race_prompts", ask.race_prompts or 0, 0),
-        ("gamma", ask.gamma, 1),
+        *(("gamma", gamma, 1) for gamma in (ask.gamma, *ask.gammas)),
+        *(("batch_size", size, 1) for size in ask.batch_sizes),
+        ("race_width", ask.race_width or 0, 0),
     ):
         if value < least:
             raise FairspecError(f"{name}={value}: must be at least {least}.")
-    if ask.gamma > MAX_GAMMA:
-        raise FairspecError(f"gamma={ask.gamma}: must be at most {MAX_GAMMA}.")
+    if (most := max(ask.gamma, *ask.gammas, 0)) > MAX_GAMMA:
+        raise FairspecError(f"gamma={most}: must be at most {MAX_GAMMA}.")
+    if ask.race_budget is not None and not ask.race_budget > 0:
+        raise FairspecError(f"race_budget={ask.race_budget:g}: must be more than 0 seconds.")
+    _check_whole(ask)
+    if ask.backend not in (None, *BACKENDS):
+        raise FairspecError(f"backend={ask.backend}: unknown. Known: {', '.join(BACKENDS)}.")
     if ask.dtype not in DTYPES:
         raise FairspecError(f"dtype={ask.dtype}: unknown. Known: {', '.join(DTYPES)}.")
+    if ask.float32_check and ask.dtype == "float32":
+        raise FairspecError("float32_check: the run is in float32 itself. Leave it out, or choose another --dtype.")
+    if ask.float32_check and not ask.rule.greedy:
+        raise FairspecError("float32_check: of greedy texts only. Leave it out, or give --temperature 0.")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", ask.device):
         raise FairspecError(f"device={ask.device}: unknown. Known: cpu, cuda, cuda:N.")
     if ask.part and not 1 <= ask.part[0] <= ask.part[1]:
@@ -143,6 +209,22 @@ def check(ask: Ask) -> None:
         raise FairspecError("no suite chosen. Give --suite NAME; `fairspec tasks` lists them.")
     if len(set(ask.suites)) < len(ask.suites):
         raise FairspecError("a suite is given twice. Name each once.")
+
+
+def _check_whole(ask: Ask) -> None:
+    """Refuse what a part of a run cannot do, and sweeps of nothing."""
+    for name, asked in (("race_width", ask.race_width), ("race_budget", ask.race_budget), ("a sweep", ask.sweeps)):
+        if asked and ask.part:
+            raise FairspecError(f"{name}: needs the whole race of a language, a part has not. Leave out it or --shard.")
+    if not ask.sweeps:
+        return
+    if ask.drafter is None:
+        raise FairspecError("a sweep: compares with and without a drafter. Name a drafter, or give one batch size.")
+    if not ask.race_rounds:
+        raise FairspecError("race_rounds=0: a sweep is timed in rounds. Give at least 1, or one gamma and batch_size.")
+    for name, values in (("gamma", ask.gammas), ("batch_size", ask.batch_sizes)):
+        if len(set(values)) > MOST_SWEPT:
+            raise FairspecError(f"{name}: {len(set(values))} values. At most {MOST_SWEPT} are swept.")
 
 
 def load_suites(ask: Ask) -> dict[str, Suite]:
@@ -203,7 +285,7 @@ def configure(
         }
         for name, suite in questions.suites.items()
     }
-    return _made(
+    made = _made(
         RunConfig,
         verifier=_model_config(ask.verifier, verifier.identity, verifier),
         drafter=_model_config(ask.drafter, drafter.identity, drafter.model) if ask.drafter and drafter else None,
@@ -221,7 +303,37 @@ def configure(
         shards=shards([key for key in questions.encoded if key not in out], ask.batch_size),
         clusters={key: prompt.cluster for key, prompt in questions.prompts.items()},
         part=ask.part,
+        backend=verifier.backend,
+        float32_check=ask.checks_float32,
+        race_width=ask.race_ends_at,
+        race_budget=ask.race_budget,
+        gammas=tuple(sorted({ask.gamma, *ask.gammas})) if ask.sweeps else (),
+        batch_sizes=tuple(sorted({ask.batch_size, *ask.batch_sizes})) if ask.sweeps else (),
     )
+    _check_sweeps(made)
+    return made
+
+
+def _check_sweeps(config: RunConfig) -> None:
+    """Refuse a batch that half of a task's raced prompts cannot fill: it would be timed as what it is not."""
+    largest = max(config.batch_sizes, default=0)
+    for shard, keys in sweep_keys(config).items():
+        if len(keys) // 2 < largest:
+            raise FairspecError(
+                f"batch_size={largest}: half of the {len(keys)} raced prompts of {shard.rpartition('/')[0]} do not "
+                f"fill it. Sweep smaller ones, or raise --limit and --race_prompts to {2 * largest}."
+            )
+    if config.gammas and not sweep_keys(config):
+        raise FairspecError("race_prompts=0: a sweep is timed on raced prompts. Give more.")
+
+
+def _steps(ask: Ask, questions: Questions) -> int:
+    """Steps of the verifier, at most, that the run will take."""
+    caps: dict[str, list[int]] = {}
+    for prompt in questions.encoded.values():
+        caps.setdefault(prompt.group, []).append(prompt.cap)
+    raced = [cap for mine in caps.values() for cap in mine[: ask.race_prompts]] if ask.drafter else []
+    return most_steps((cap for mine in caps.values() for cap in mine), ask.batch_size, raced, ask.race_rounds)
 
 
 def load_verifier_asked(ask: Ask) -> Model:

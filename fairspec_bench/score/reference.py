@@ -150,8 +150,9 @@ def _trace(prompt: Encoded, ids: tuple[int, ...], finish: Finish, shard: str) ->
 
 
 def _common(verifier: Model, rule: Rule, seed: int, stop_identity: str) -> dict[str, object]:
-    """What all entries of a call share. The greedy rule has no seed."""
+    """What all entries of a call share. The greedy rule has no seed; other backends than eager round otherwise."""
     return {
+        **({} if verifier.backend == "eager" else {"backend": verifier.backend}),
         "verifier": verifier.name,
         "revision": verifier.revision,
         "weights": verifier.weights_sha256,

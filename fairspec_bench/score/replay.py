@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fairspec_bench.engine.accept import point_mass
-from fairspec_bench.engine.drafting import Drafter, Guess
+from fairspec_bench.engine.drafting import Drafter, Guess, Reading
 from fairspec_bench.engine.forced import Forced
 from fairspec_bench.engine.loop import as_request
 from fairspec_bench.engine.model import Model
@@ -21,8 +21,8 @@ from fairspec_bench.engine.rule import NEVER, log_probs
 from fairspec_bench.records import Encoded, Replay, Rule, Trace
 from fairspec_bench.score.reference import pair
 
-WORKING_COPIES = 16
-"""About how many float32 tensors of the logits' shape are alive at once while contexts are scored."""
+BATCH_COPIES, TEXT_COPIES = 3, 11
+"""About how many float32 tensors of the logits' shape are alive at once: of the batch, and of the text being scored."""
 
 
 def replay(
@@ -122,17 +122,31 @@ def _score_batch(
     longest = max(counts)
     forced = Forced(verifier, [request.ids for request in requests], texts)
     reading = drafter.read(requests, texts, seed)
-    piece = max(1, memory_bytes // (len(pairs) * verifier.vocab_size * 4 * WORKING_COPIES))
+    piece = max(1, memory_bytes // position_bytes(len(pairs), verifier.vocab_size))
     scored: list[list[Contexts]] = [[] for _ in pairs]
     for first in range(0, longest, piece):
-        last = min(first + piece, longest)
-        logits, guess = forced.piece(first, last), reading.piece(first, last)
-        guess = guess._replace(ids=guess.ids.to(logits.device))
-        for index, count in enumerate(counts):
-            if (kept := min(last, count) - first) > 0:
-                y = forced.text[index, first + 1 : first + 1 + kept]
-                scored[index].append(score_contexts(logits[index, :kept], guess.of(index, kept), y, rule))
+        for index, contexts in _score_piece(forced, reading, counts, first, min(first + piece, longest), rule):
+            scored[index].append(contexts)
     return [_joined(pieces) for pieces in scored]
+
+
+def _score_piece(
+    forced: Forced, reading: Reading, counts: Sequence[int], first: int, last: int, rule: Rule
+) -> list[tuple[int, Contexts]]:
+    """The contexts `first`…`last − 1` of each text that reaches so far, by its index. Logits end with the call."""
+    logits, guess = forced.piece(first, last), reading.piece(first, last)
+    guess = guess._replace(ids=guess.ids.to(logits.device))
+    found = []
+    for index, count in enumerate(counts):
+        if (kept := min(last, count) - first) > 0:
+            y = forced.text[index, first + 1 : first + 1 + kept]
+            found.append((index, score_contexts(logits[index, :kept], guess.of(index, kept), y, rule)))
+    return found
+
+
+def position_bytes(rows: int, vocabulary: int) -> int:
+    """About how many bytes are alive for each position of a piece while a batch is scored."""
+    return (BATCH_COPIES * rows + TEXT_COPIES) * vocabulary * 4
 
 
 def _joined(pieces: Sequence[Contexts]) -> Contexts:

@@ -10,18 +10,41 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fairspec_bench.engine.model import Model
+from fairspec_bench.measure.enough import heats, knows_enough
 from fairspec_bench.measure.lines import Lines
 from fairspec_bench.measure.report import build_report
-from fairspec_bench.records import Answer, Encoded, FairspecError, Record, Replay, Report, Timing, Trace, write_atomic
+from fairspec_bench.records import (
+    Answer,
+    Departure,
+    Encoded,
+    FairspecError,
+    Record,
+    Replay,
+    Report,
+    Throughput,
+    Timing,
+    Trace,
+    write_atomic,
+)
+from fairspec_bench.score.departure import departures
 from fairspec_bench.score.environment import describe
-from fairspec_bench.score.folder import REPORT, RunFolder, RunWriter, Unit, race_keys, writing
+from fairspec_bench.score.folder import REPORT, RunFolder, RunWriter, Unit, race_keys, sweep_keys, sweep_places, writing
 from fairspec_bench.score.likelihood import target_nats
 from fairspec_bench.score.prepare import Prepared
 from fairspec_bench.score.race import MODES, race
 from fairspec_bench.score.reference import NONE_GIVEN, Given, continuations
 from fairspec_bench.score.replay import replay
+from fairspec_bench.score.sweep import sweep
 
-COSTS: Mapping[str, float] = {"trace": 1.0, "answer": 0.02, "replay": 0.1, "drafter_answer": 0.2, "timing": 1.5}
+COSTS: Mapping[str, float] = {
+    "trace": 1.0,
+    "answer": 0.02,
+    "replay": 0.1,
+    "drafter_answer": 0.2,
+    "departure": 0.1,
+    "timing": 1.5,
+    "sweep": 20.0,
+}
 """Rough time of a line of each stage, for the share that is done: measured on small models, exact on none."""
 
 
@@ -52,7 +75,8 @@ def run(
     """
     config = prepared.config
     with writing(out, config, describe(config.device), prepared.dropped) as writer:
-        work = _Work(prepared, cache, given, _known_traces(prepared, writer.folder))
+        timed = writer.folder.lines("timing", Timing)
+        work = _Work(prepared, cache, given, _known_traces(prepared, writer.folder), timed)
         lines = _watched(work, writer, watch or (lambda progress: None))
         for unit in writer.left():
             writer.add(unit, lines(unit))
@@ -69,6 +93,8 @@ def lines_of(folder: RunFolder) -> Lines:
         replays=folder.lines("replay", Replay),
         timings=folder.lines("timing", Timing),
         dropped=folder.dropped(),
+        departures=folder.lines("departure", Departure),
+        throughputs=folder.lines("sweep", Throughput),
     )
 
 
@@ -87,10 +113,21 @@ def make_report(folder: RunFolder) -> Report:
 class _Work:
     """Makes the lines of any unit, each stage from the texts of the first."""
 
-    def __init__(self, prepared: Prepared, cache: Path | None, given: Mapping[str, Given], traces: dict[str, Trace]):
+    def __init__(
+        self,
+        prepared: Prepared,
+        cache: Path | None,
+        given: Mapping[str, Given],
+        traces: dict[str, Trace],
+        timed: Sequence[Timing],
+    ):
         self.prepared, self.config = prepared, prepared.config
         self.cache, self.given, self.traces = cache, given, traces
-        self.raced = race_keys(prepared.config)
+        self.raced, self.swept = race_keys(prepared.config), sweep_keys(prepared.config)
+        self.timed: dict[str, list[Timing]] = {}
+        for timing in timed:
+            self._keep(timing)
+        self.float32: Model | None = None
 
     def lines(self, unit: Unit) -> Iterator[Record]:
         """The lines of a unit, in their order."""
@@ -99,14 +136,20 @@ class _Work:
             "answer": self._answers,
             "replay": self._replays,
             "drafter_answer": self._drafter_answers,
+            "departure": self._departures,
             "timing": self._timings,
+            "sweep": self._throughputs,
         }
+        if unit.stage != "departure":
+            self.float32 = None
         return makers[unit.stage](unit)
 
     def count(self, unit: Unit) -> int:
-        """How many lines a unit has."""
+        """How many lines a unit has at most."""
         if unit.stage == "timing":
             return len(self.raced[unit.shard]) * self.config.race_rounds * len(MODES)
+        if unit.stage == "sweep":
+            return len(sweep_places(self.config, self.swept[unit.shard]))
         return len(self.config.shards[unit.shard])
 
     def _traces(self, unit: Unit) -> Iterator[Trace]:
@@ -142,16 +185,54 @@ class _Work:
             return iter(())
         return self._graded(keys, self._decoded(model, unit.shard), model)
 
+    def _departures(self, unit: Unit) -> Iterator[Departure]:
+        """The float32 verifier is loaded once for all shards and let go before anything is timed."""
+        self.float32 = self.float32 or self.prepared.float32_verifier()
+        encoded = self._encoded(self.config.shards[unit.shard])
+        return departures(
+            self.float32,
+            encoded,
+            [self.traces[prompt.key] for prompt in encoded],
+            batch_size=self.config.batch_size,
+            shard=unit.shard,
+        )
+
     def _timings(self, unit: Unit) -> Iterator[Timing]:
+        """The race of this shard, unless the task's is over; what was timed of it before counts."""
         assert self.prepared.drafter is not None
         encoded = self._encoded(self.raced[unit.shard])
-        return race(
+        before = list(self.timed.get(unit.task, []))
+        lines = race(
             self.prepared.verifier,
             self.prepared.drafter,
             encoded,
             [self.traces[prompt.key] for prompt in encoded],
             rule=self.config.rule,
             gamma=self.config.gamma,
+            seed=self.config.seed,
+            rounds=self.config.race_rounds,
+            shard=unit.shard,
+            heats=heats(self.config, self.raced[unit.shard]),
+            enough=lambda timed: knows_enough(self.config, [*before, *timed]),
+        )
+        for timing in lines:
+            self._keep(timing)
+            yield timing
+
+    def _keep(self, timing: Timing) -> None:
+        self.timed.setdefault(Unit(timing.shard, "timing").task, []).append(timing)
+
+    def _throughputs(self, unit: Unit) -> Iterator[Throughput]:
+        assert self.prepared.drafter is not None
+        encoded = self._encoded(self.swept[unit.shard])
+        return sweep(
+            self.prepared.verifier,
+            self.prepared.drafter,
+            encoded,
+            [self.traces[prompt.key] for prompt in encoded],
+            rule=self.config.rule,
+            gammas=self.config.gammas,
+            batch_sizes=self.config.batch_sizes,
             seed=self.config.seed,
             rounds=self.config.race_rounds,
             shard=unit.shard,

@@ -21,7 +21,17 @@ from markupsafe import Markup
 
 from fairspec_bench.entries import Verified
 from fairspec_bench.records import Report, read_record
-from fairspec_bench.site import audit_tables, board_plots, board_tables, cells, pair_tables, tables, views, words
+from fairspec_bench.site import (
+    audit_tables,
+    board_plots,
+    board_tables,
+    cells,
+    pair_tables,
+    sweep_tables,
+    tables,
+    views,
+    words,
+)
 from fairspec_bench.site.board import Board, Candidate, Entry, unranked_reason
 from fairspec_bench.site.board_pages import BoardPages
 from fairspec_bench.site.changes import Changed, change_views
@@ -197,6 +207,7 @@ def environment(folder: Path, vocabulary: Vocabulary) -> Environment:
         audit_tables=audit_tables,
         board_tables=board_tables,
         pair_tables=pair_tables,
+        sweep_tables=sweep_tables,
         board_plots=board_plots,
         overview_plot=views.overview_plot,
         validity=views.VALIDITY,

@@ -29,6 +29,7 @@ from fairspec_bench.site.words import NOTHING, Measure, Vocabulary, figure
 
 VALIDITY = ("truncated", "looping", "off_language", "dropped")
 FITNESS = ("verifier_fitness", "drafter_fitness", "verifier_bits_per_byte", "drafter_bits_per_byte")
+DEPARTURE = ("departed_share", "departure_gap", "departure_position")
 TOLERATED = 0.01  # a share of bad answers above this is marked
 SMALL_PARAMETERS = 20_000_000
 EMBEDDED = "embedded:"
@@ -135,6 +136,11 @@ class SuiteView:
         """The measures of either model's fitness that this suite has."""
         return tuple(name for name in FITNESS if self.has(name))
 
+    @property
+    def departure(self) -> tuple[str, ...]:
+        """How far texts of a half type are from float32's; nothing where a run did not ask."""
+        return DEPARTURE if self.has(DEPARTURE[0]) else ()
+
     def within_noise(self) -> bool:
         """Whether the unfairness could be noise alone: it is within the floor."""
         value, floor = self.across("unfairness").value, self.suite.noise_floor
@@ -147,9 +153,9 @@ class SuiteView:
         return str(low) if low == high else f"{low}–{high}"
 
     def validity(self) -> list[tuple[Measure, str, Estimate]]:
-        """The highest share of each validity column that is not 0 everywhere, and whose it is."""
+        """The highest share of each validity column, departures too, that is not 0 everywhere, and whose it is."""
         found = []
-        for name in VALIDITY:
+        for name in (*VALIDITY, DEPARTURE[0]):
             tasks = [task for task in self.suite.tasks if _order(task, name) > 0]
             if tasks:
                 task = max(tasks, key=lambda t: (_order(t, name), t.language))

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fairspec_bench.measure.acceptance import blocks_from_matches
-from fairspec_bench.records import Answer, Block, Replay, Rule, Timing, Trace
+from fairspec_bench.records import Answer, Block, Departure, Replay, Rule, Throughput, Timing, Trace
 from fairspec_bench.submit.findings import Findings
 from fairspec_bench.suite.tracks import Divergence, Reference, Track
 
@@ -127,6 +127,14 @@ def check_departures(replays: Iterable[tuple[Replay, Place]], allowed: Divergenc
         last.add("T005", "departures", f"{departed} of {count} prompts", f"at most {allowed.share:.1%} of the prompts")
 
 
+def check_departure(departure: Departure, trace: Trace, at: Place) -> None:
+    """Where a text leaves float32's: in the text, and of the same prompt. How far is its submitter's word."""
+    if departure.prompt_sha != trace.prompt_sha:
+        at.add("L004", "prompt_sha", departure.prompt_sha, trace.prompt_sha)
+    if (departure.first or 0) > len(trace.ids):
+        at.add("T006", "first", departure.first, f"at most {len(trace.ids)}")
+
+
 def matches(replay: Replay, trace: Trace) -> list[bool]:
     """Where the greedy draft is the text's token, output positions 2 to N."""
     return [draft == token for draft, token in zip(replay.draft_ids, trace.ids[1:], strict=False)]
@@ -230,6 +238,18 @@ def _check_times(timing: Timing, contexts: int, gamma: int, kind: str, at: Place
         expected = (calls, calls * (gamma - 1)) if kind == "model" else None
     if expected is not None and drafted != expected:
         at.add("B005", "pieces.draft", drafted, expected)
+
+
+def check_throughput(line: Throughput, texts: Sequence[Trace], at: Place) -> None:
+    """One line of a sweep against the texts of its half, and what no machine can do: a step takes time."""
+    tokens = sum(len(trace.ids) for trace in texts)
+    if (line.prompts, line.tokens) != (len(texts), tokens):
+        at.add("B002", "tokens", (line.prompts, line.tokens), (len(texts), tokens))
+    steps = max((math.ceil((len(trace.ids) - 1) / (line.gamma + 1)) for trace in texts), default=0)
+    if line.decode_ns < FASTEST_STEP_NS * steps or line.prefill_ns < FASTEST_STEP_NS * len(texts):
+        at.add("B005", "decode_ns", (line.prefill_ns, line.decode_ns), f"at least {FASTEST_STEP_NS} ns a step")
+    if line.prefill_ns + line.decode_ns > SLOWEST_PROMPT_NS * max(1, len(texts)):
+        at.add("B005", "decode_ns", line.decode_ns, "less than an hour for a prompt")
 
 
 def check_race(timings: Iterable[Timing], rounds: int, key: str, at: Place) -> None:

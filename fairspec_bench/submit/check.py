@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fairspec_bench.entries import Submission, Verified
+from fairspec_bench.measure.enough import raced_prefix
 from fairspec_bench.measure.lines import Lines, suite_of, task_of
 from fairspec_bench.measure.report import build_report
 from fairspec_bench.measure.sums import prompt_sums
 from fairspec_bench.records import (
     Answer,
+    Departure,
     Dropped,
     Environment,
     FairspecError,
@@ -34,10 +36,25 @@ from fairspec_bench.records import (
     RunConfig,
     Sha256,
     ShardDone,
+    Throughput,
     Timing,
     Trace,
 )
-from fairspec_bench.score.folder import DROPPED, ENVIRONMENTS, REPORT, RUN, SHARDS, STAGES, Unit, race_keys, units
+from fairspec_bench.score.folder import (
+    DROPPED,
+    ENVIRONMENTS,
+    REPORT,
+    RUN,
+    SHARDS,
+    STAGES,
+    TIMED,
+    Unit,
+    race_keys,
+    sweep_keys,
+    sweep_place,
+    sweep_places,
+    units,
+)
 from fairspec_bench.submit import algebra, schema
 from fairspec_bench.submit.algebra import MODES, Place
 from fairspec_bench.submit.findings import Findings, Verdict
@@ -45,7 +62,7 @@ from fairspec_bench.submit.reading import JsonFault, Tree, parse_json
 from fairspec_bench.submit.schema import check_text, read_submission
 from fairspec_bench.suite.tracks import Track, load_reference, load_track
 
-L = TypeVar("L", Trace, Answer, Replay, Timing)
+L = TypeVar("L", Trace, Answer, Replay, Timing, Departure)
 
 MANIFEST = "MANIFEST.sha256"
 MANIFEST_LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
@@ -224,9 +241,17 @@ class _Checker:
         _compare(config.model_dump(include=set(_FIXED)), {key: getattr(track, key) for key in _FIXED}, "C001", at)
         self._compare_models(entry, track, config, at)
         self._compare_suites(track, config, at)
+        if config.float32_check and (config.dtype == "float32" or not config.rule.greedy):
+            at.add("T006", "float32_check", True, "of greedy texts in a half type only")
         if config.race_rounds > MAX_ROUNDS:
             at.add("B001", "race_rounds", config.race_rounds, f"at most {MAX_ROUNDS}")
             return None
+        if config.gammas and (config.gamma not in config.gammas or not config.batch_sizes):
+            at.add("B001", "gammas", config.gammas, f"the run's own, {config.gamma}, among them, and batch sizes")
+        largest = max(config.batch_sizes, default=0)
+        for shard, keys in sweep_keys(config).items():
+            if len(keys) // 2 < largest:
+                at.add("B001", "batch_sizes", largest, f"at most half of the {len(keys)} raced prompts of {shard}")
         return config if self._plan(config, at) else None
 
     def _compare_models(self, entry: Submission, track: Track, config: RunConfig, at: Place) -> None:
@@ -360,6 +385,8 @@ class _RunLines:
             drafter_answers=[line for each in made for line in each.drafter_answers],
             replays=[line for each in made for line in each.replays],
             timings=[line for each in made for line in each.timings],
+            departures=[line for each in made for line in each.departures],
+            throughputs=[line for each in made for line in each.throughputs],
         )
 
     def _marks(self, environments: tuple[Environment, ...]) -> dict[Unit, ShardDone]:
@@ -374,7 +401,7 @@ class _RunLines:
             found[unit] = mark
             if not 0 <= mark.environment < len(environments):
                 at.add("C005", "environment", mark.environment, f"0 to {len(environments) - 1}")
-            elif mark.stage == "timing":
+            elif mark.stage in TIMED:
                 self._check_hardware(environments[mark.environment], at)
         for unit in sorted(known - found.keys(), key=lambda unit: (unit.shard, unit.stage)):
             self.findings.add("C005", name, "shard", "nothing", f"{unit.shard} {unit.stage}")
@@ -382,9 +409,14 @@ class _RunLines:
 
     def _check_hardware(self, environment: Environment, at: Place) -> None:
         wanted = self.track.hardware
-        here = (environment.device, environment.device_name)
-        if wanted is not None and here != (wanted.device, wanted.device_name):
-            at.add("B006", "environment", here, (wanted.device, wanted.device_name))
+        if wanted is None:
+            return
+        here = (environment.device, environment.device_name, self.config.backend)
+        there = (wanted.device, wanted.device_name, wanted.backend)
+        if here != there:
+            at.add("B006", "environment", here, there)
+        if "device_map" in self.config.verifier.options:
+            at.add("B006", "environment", "a verifier spread over several devices", "one device")
 
     def _finished(self, marks: Mapping[Unit, ShardDone]) -> None:
         claimed: Counter[str] = Counter()
@@ -412,6 +444,11 @@ class _RunLines:
         for key, (replay, at) in replays.items():
             if key in traces:
                 algebra.check_replay(replay, traces[key][0], self.reference[key], self.track, at)
+        unasked = not self.config.float32_check
+        departures = self._by_key(task, "departure", Departure, keys, optional=unasked)
+        for key, (departure, at) in departures.items():
+            if key in traces:
+                algebra.check_departure(departure, traces[key][0], at)
         self._proper(replays)
         algebra.check_departures(replays.values(), fixed.divergence.get(task.rpartition("/")[2]), self.track.rule)
         return Lines(
@@ -420,6 +457,8 @@ class _RunLines:
             drafter_answers=[line for line, _ in drafter_answers.values()],
             replays=[line for line, _ in replays.values()],
             timings=self._timings(task, traces, replays),
+            departures=[line for line, _ in departures.values()],
+            throughputs=self._throughputs(task, traces),
         )
 
     def _no_drops(self, task: str) -> None:
@@ -458,7 +497,7 @@ class _RunLines:
         for number, line in self.tree.lines(name, kind, len(keys) * runs):
             self.counts[f"{task}/{stage}.jsonl"] += 1
             at = Place(self.findings, self.tree.stored(name) or name, number)
-            shard = line.shard if isinstance(line, Trace | Replay | Timing) else None
+            shard = line.shard if isinstance(line, Trace | Replay | Departure | Timing) else None
             if line.key not in keys:
                 at.add("L003", "key", line.key, f"a prompt of {task}")
             elif shard is not None and shard != self.shard_of.get(line.key):
@@ -469,7 +508,8 @@ class _RunLines:
     def _timings(
         self, task: str, traces: Mapping[str, tuple[Trace, Place]], replays: Mapping[str, tuple[Replay, Place]]
     ) -> list[Timing]:
-        raced = {key for keys in race_keys(self.config).values() for key in keys if task_of(key) == task}
+        shards = [keys for shard, keys in race_keys(self.config).items() if task_of(shard) == task]
+        raced = {key for keys in shards for key in keys}
         by_key: dict[str, list[Timing]] = {key: [] for key in raced}
         for timing, at in self._lines(task, "timing", Timing, raced):
             by_key[timing.key].append(timing)
@@ -479,6 +519,39 @@ class _RunLines:
                 algebra.check_timing(timing, trace, replay[0] if replay else None, self.track, self.kind, at)
         name = f"{RUN_FOLDER}/{task}/timing.jsonl"
         whole = Place(self.findings, self.tree.stored(name) or name, 1)
+        once = {key: {(line.round, line.mode): line for line in lines} for key, lines in by_key.items()}
+        due = set(raced_prefix(self.config, shards, lambda key: list(once[key].values())))
         for key, timings in sorted(by_key.items()):
-            algebra.check_race(timings, self.config.race_rounds, key, whole)
+            if key in due:
+                algebra.check_race(timings, self.config.race_rounds, key, whole)
+            elif timings:
+                whole.add("B001", "key", f"{key} after the race knew enough", "no timing")
         return [timing for timings in by_key.values() for timing in timings]
+
+    def _throughputs(self, task: str, traces: Mapping[str, tuple[Trace, Place]]) -> list[Throughput]:
+        """The sweep of a task, if the run has one: everything in every round, once, on the reference texts."""
+        found, name = list[Throughput](), f"{RUN_FOLDER}/{task}/sweep.jsonl"
+        swept = {shard: keys for shard, keys in sweep_keys(self.config).items() if task_of(shard) == task}
+        left = {
+            (shard, *place): half
+            for shard, keys in swept.items()
+            for place, half in sweep_places(self.config, keys).items()
+        }
+        readings: set[tuple[int, int]] = set()
+        for number, line in self.tree.lines(name, Throughput, len(left)):
+            self.counts[f"{task}/sweep.jsonl"] += 1
+            at = Place(self.findings, self.tree.stored(name) or name, number)
+            half = left.pop((line.shard, *sweep_place(line)), None)
+            if half is None:
+                at.add("L003", "shard", f"{line.shard} {sweep_place(line)}", "everything that is swept, once")
+                continue
+            algebra.check_throughput(line, [traces[key][0] for key in half if key in traces], at)
+            reading = (line.prefill_ns, line.decode_ns)
+            if reading in readings and line.decode_ns:
+                at.add("B005", "decode_ns", "the same reading twice", "a reading of its own for each line")
+            readings.add(reading)
+            found.append(line)
+        if left:
+            stored = self.tree.stored(name) or name
+            self.findings.add("L001", stored, "line", f"{len(left)} are missing", "everything that is swept")
+        return found

@@ -63,6 +63,7 @@ CODES: Mapping[str, tuple[str, str]] = {
     "T003": ("not the verifier's text", "Score the drafter on the track's reference texts"),
     "T004": ("the verifier's answer is graded otherwise than in the reference", "Submit the run as it is"),
     "T005": ("the verifier departs from the text by more than rounding", "Run with the track's verifier and dtype"),
+    "T006": ("a departure from float32 that cannot be", "Submit the departures as the run wrote them"),
     "R001": ("not as many contexts or drafts as the text has", "Submit the replay as the run wrote it"),
     "R002": ("a draft outside the vocabulary", "Run with the track's tokenizer"),
     "R003": ("alpha is not what the drafts give", "Submit the replay as the run wrote it"),

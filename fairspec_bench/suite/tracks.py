@@ -19,7 +19,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from fairspec_bench.records import Answer, FairspecError, Finish, Record, Rule, Sha256
+from fairspec_bench.records import Answer, Backend, FairspecError, Finish, Record, Rule, Sha256
 
 
 class Divergence(Record):
@@ -54,10 +54,11 @@ class TrackSuite(Record):
 
 
 class Hardware(Record):
-    """The class of machine within which times are compared: `device` and `device_name` of a run's environments."""
+    """Within what times are compared: `device` and `device_name` of a run's environments, and its `backend`."""
 
     device: str
     device_name: str
+    backend: Backend = "eager"
 
 
 class Track(Record):

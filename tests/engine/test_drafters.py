@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny_models import VOCAB, family, noised, prompts, requests, stock
 
+from fairspec_bench.engine.backends import Plain
 from fairspec_bench.engine.batch import Batch, Clock
 from fairspec_bench.engine.drafters import LookupDrafter, ModelDrafter, ModelFile, OracleDrafter, load_drafter, lookup
 from fairspec_bench.engine.drafting import FILE, MAX_FILE_BYTES, kind_of
@@ -97,7 +98,7 @@ def test_own_temperatures_divide_the_logits_of_their_rows() -> None:
     drafting = drafter.begin(4, 18)
     for row, request in enumerate(asked):
         drafting.prefill(row, request, 0, None)
-    log_q = drafting.propose(batch, 1, Clock(VERIFIER.device, False)).log_q
+    log_q = drafting.propose(batch, 1, Plain(Clock(VERIFIER.device, False))).log_q
     shorter = [replace(request, ids=request.ids[:-1]) for request in asked]
     scores = drafter.read(shorter, [ids[-1:] * 2] * 4, seed=0).piece(0, 1).scores
     assert log_q is not None

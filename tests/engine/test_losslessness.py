@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -17,7 +18,7 @@ from fairspec_bench.engine.drafting import Drafter
 from fairspec_bench.engine.loop import Decoded, decode
 from fairspec_bench.engine.model import Model, Rows, wrap
 from fairspec_bench.engine.rowcache import RowCache
-from fairspec_bench.records import Rule
+from fairspec_bench.records import Backend, Rule
 
 CAP = 10
 GREEDY = Rule()
@@ -29,9 +30,13 @@ FULL = [("model", 1), ("model", 3), ("model", 8), ("lookup", 3), ("oracle", 8), 
 """What every family runs on all prompts: the smallest runs that the whole of Llama's leave open."""
 
 
+def verifier(name: str, backend: Backend = "eager") -> Model:
+    return _verifier(name, backend)
+
+
 @cache
-def verifier(name: str) -> Model:
-    return wrap(family(name), name)
+def _verifier(name: str, backend: Backend) -> Model:
+    return replace(wrap(family(name), name), backend=backend)
 
 
 @cache
@@ -54,22 +59,25 @@ def drafter(kind: str, name: str) -> Drafter | None:
     return None
 
 
-def run(name: str, kind: str, batch: int, count: int = 64, **changes: object) -> list[Decoded]:
+def run(
+    name: str, kind: str, batch: int, count: int = 64, backend: Backend = "eager", **changes: object
+) -> list[Decoded]:
     options = {"rule": GREEDY, "gamma": 3, "batch_size": batch, "seed": 0, **changes}
     asked = options.pop("requests", None) or requests(PROMPTS[:count], CAP)
-    decoded = {done.key: done for done in decode(verifier(name), drafter(kind, name), asked, **options)}
+    decoded = {done.key: done for done in decode(verifier(name, backend), drafter(kind, name), asked, **options)}
     return [decoded[f"p{i}"] for i in range(count)]
 
 
+@pytest.mark.parametrize("backend", ["eager", "graph"])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_row_is_the_verifiers_own(name: str) -> None:
+def test_every_row_is_the_verifiers_own(name: str, backend: Backend) -> None:
     want = wanted(name)
     assert any(len(ids) > WINDOW for ids in PROMPTS)
     assert len(set(want)) > 55
     runs = [(kind, batch) for kind in KINDS for batch in (1, 3, 8)] + [("none", 8)]
     for kind, batch in runs:
         count = ALL if name == "llama" or (kind, batch) in FULL else FEW
-        done = run(name, kind, batch, count)
+        done = run(name, kind, batch, count, backend)
         assert [row.ids for row in done] == list(want[:count]), (kind, batch)
         assert all(sum(block.emitted for block in row.blocks) == len(row.ids) - 1 for row in done)
         blocks = [block for row in done for block in row.blocks]
@@ -78,10 +86,38 @@ def test_every_row_is_the_verifiers_own(name: str) -> None:
             assert any(row.finish == "eos" and row.blocks[-1].raw_accepted >= row.blocks[-1].emitted for row in done)
 
 
-@pytest.mark.parametrize("name", ["gemma2", "mistral"])
-def test_eager_softcap_and_all_sliding_families(name: str) -> None:
-    assert [row.ids for row in run(name, "model", 5, 16)] == list(wanted(name, 16))
+@pytest.mark.parametrize("backend", ["eager", "graph"])
+@pytest.mark.parametrize("name", ["gemma2", "mistral", "qwen3", "phi3"])
+def test_further_families(name: str, backend: Backend) -> None:
+    """Among them soft-capped scores, which only eager attention knows, and windows in every layer."""
+    for batch in (1, 5):
+        assert [row.ids for row in run(name, "model", batch, 16, backend)] == list(wanted(name, 16))
     assert (verifier(name).hf.config._attn_implementation == "eager") is (name == "gemma2")
+
+
+@pytest.mark.parametrize(("name", "kind"), [("llama", "model"), ("gemma3", "model")])
+def test_compiled_steps(name: str, kind: str) -> None:
+    """Kinds of layers, drafted by a model and not; rows that come and go; other lengths than were compiled for."""
+    assert [row.ids for row in run(name, kind, 3, backend="compile")] == list(wanted(name))
+    assert [row.ids for row in run(name, kind, 3, 8, "compile")] == list(wanted(name, 8))
+
+
+@pytest.mark.parametrize("backend", ["eager", "graph"])
+def test_from_one_token_to_the_last_position_and_any_gamma(backend: Backend) -> None:
+    """Prompts of 1…126 of 128 positions, outputs of 1…127 tokens side by side, γ larger than what is left of most."""
+    model = replace(wrap(family("llama", eos_token_id=None), "endless"), backend=backend)
+    lengths = (1, 2, 40, 90, 120, 126, 3, 1)
+    asked = [
+        loop.Request(f"p{i}", tuple(prompts(1, length, length, seed=i)[0]), 128 - length if i < 6 else 1 + i, i)
+        for i, length in enumerate(lengths)
+    ]
+    hf = stock(model)
+    want = {request.key: generate(hf, list(request.ids), request.cap) for request in asked}
+    assert {len(ids) for ids in want.values()} >= {127, 126, 88, 38, 8, 2}
+    shaky = ModelDrafter(noised(model, 0.02), model)
+    for kind, gamma, batch in [(shaky, 1, 8), (shaky, 16, 3), (LookupDrafter(), 64, 8), (None, 0, 8)]:
+        done = decode(model, kind, asked, rule=GREEDY, gamma=gamma, batch_size=batch, seed=0)
+        assert {row.key: row.ids for row in done} == want, (gamma, batch)
 
 
 def test_stop_inside_an_accepted_block() -> None:
@@ -120,12 +156,19 @@ def test_finish_names_what_came_first() -> None:
 
 @pytest.mark.parametrize("rule", [Rule(temperature=1.0), Rule(temperature=0.7, top_k=20, top_p=0.9)])
 @pytest.mark.parametrize("kind", ["model", "lookup", "ngram"])
-def test_neither_batch_nor_order_changes_a_result(rule: Rule, kind: str) -> None:
+def test_neither_batch_nor_order_nor_backend_changes_a_result(rule: Rule, kind: str) -> None:
     asked = requests(PROMPTS[:16], CAP)
     shuffled = random.Random(0).sample(asked, len(asked))
     alone = run("gpt2", kind, 1, 16, rule=rule, requests=asked)
-    for batch, order in [(3, asked), (8, shuffled), (16, asked[::-1])]:
-        other = run("gpt2", kind, batch, 16, rule=rule, requests=order)
+    compiled = [("compile", 8, asked)] if (kind, rule.top_k) == ("model", 20) else []
+    for backend, batch, order in [
+        ("eager", 3, asked),
+        ("eager", 8, shuffled),
+        ("graph", 3, asked),
+        ("graph", 16, asked[::-1]),
+        *compiled,
+    ]:
+        other = run("gpt2", kind, batch, 16, backend, rule=rule, requests=order)
         assert [(row.ids, row.finish, row.blocks) for row in other] == [
             (row.ids, row.finish, row.blocks) for row in alone
         ]
@@ -152,9 +195,11 @@ def _window_ignored(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def _rows_share_a_position(monkeypatch: pytest.MonkeyPatch) -> str:
-    step = Rows.step
+    forward = Rows.forward
     monkeypatch.setattr(
-        Rows, "step", lambda self, tokens, start, view, keep: step(self, tokens, start[:1].expand_as(start), view, keep)
+        Rows,
+        "forward",
+        lambda self, tokens, start, *rest, **more: forward(self, tokens, start[:1].expand_as(start), *rest, **more),
     )
     return "llama"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from types import SimpleNamespace
 
@@ -20,7 +21,7 @@ from fairspec_bench.engine.model import Model, wrap
 from fairspec_bench.engine.ngram import NgramDrafter, fit
 from fairspec_bench.engine.noise import Purpose
 from fairspec_bench.engine.rule import log_probs
-from fairspec_bench.records import Rule
+from fairspec_bench.records import Backend, Rule
 
 SMALL, CAP, ROWS, FEWER = 6, 201, 1_000, 300
 PLAIN = Rule(temperature=1.0)
@@ -74,9 +75,9 @@ def tables() -> NgramDrafter:
 DRAFTERS = {"model": lambda: short_sighted()[1], "tempered": tempered, "ngram": tables}
 
 
-def transitions_pvalue(rule: Rule, rows: int, name: str = "model") -> float:
+def transitions_pvalue(rule: Rule, rows: int, name: str = "model", backend: Backend = "eager") -> float:
     """χ² of (two tokens before, token) over all contexts of `rows` samples of 200 tokens after the first; γ = 3."""
-    verifier, drafter = short_sighted()[0], DRAFTERS[name]()
+    verifier, drafter = replace(short_sighted()[0], backend=backend), DRAFTERS[name]()
     groups = ("g/even", "g/odd")
     asked = [Request(str(i), (i % SMALL, i // SMALL % SMALL), CAP, i, None, groups[i % 2]) for i in range(rows)]
     counts = torch.zeros(SMALL**3, dtype=torch.float64)
@@ -100,6 +101,12 @@ def transitions_pvalue(rule: Rule, rows: int, name: str = "model") -> float:
 @pytest.mark.parametrize("name", DRAFTERS)
 def test_tokens_follow_the_verifiers_law(name: str, rule: Rule) -> None:
     assert transitions_pvalue(rule, ROWS if name == "model" else FEWER, name) > 0.001
+
+
+@pytest.mark.parametrize("backend", ["graph", "compile"])
+def test_tokens_follow_it_on_every_backend(backend: Backend) -> None:
+    rule = Rule(temperature=0.7, top_k=5, top_p=0.9)
+    assert transitions_pvalue(rule, FEWER, "tempered", backend) > 0.001
 
 
 def _redraw_from_p(monkeypatch: pytest.MonkeyPatch) -> None:

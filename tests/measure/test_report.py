@@ -13,9 +13,9 @@ from made_up_run import ENVIRONMENT, make_answer, make_config, make_prompt, make
 from rich.console import Console
 
 from fairspec_bench.measure import acceptance, bootstrap
-from fairspec_bench.measure.catalogue import across, measures
+from fairspec_bench.measure.catalogue import across, measures, measures_of
 from fairspec_bench.measure.report import Lines, build_report, render, report_frame
-from fairspec_bench.records import Dropped, Estimate, FairspecError, Report, RunConfig, TaskReport
+from fairspec_bench.records import Departure, Dropped, Estimate, FairspecError, Report, RunConfig, TaskReport
 
 CHANCES = {"en": 0.85, "ja": 0.6, "te": 0.4}
 COUNT = 400
@@ -93,9 +93,49 @@ def test_two_prompts_by_hand() -> None:
 
 def test_every_measure_is_there_with_a_unit_and_a_definition(report: Report) -> None:
     table = measures(3)
-    assert all(set(each.measures) == set(table) for each in report.suites[0].tasks)
+    assert all(set(each.measures) == set(measures_of(report.config)) <= set(table) for each in report.suites[0].tasks)
     assert set(report.suites[0].across) | {"unfairness_floor"} == set(across())
     assert all(each.unit and each.definition for each in (*table.values(), *across().values()))
+
+
+def checked_run() -> tuple[RunConfig, Lines]:
+    """A run in bfloat16: of ten answers the first three of `en` leave float32's, none of `te`."""
+    config, lines = make_run({"en": 0.8, "te": 0.5}, 10)
+    places = {"toy/en/0": (1, 0.01), "toy/en/1": (5, 0.02), "toy/en/2": (9, 0.06)}
+    departures = []
+    for trace in lines.traces:
+        first, gap = places.get(trace.key, (None, None))
+        departures.append(Departure(key=trace.key, prompt_sha=trace.prompt_sha, first=first, gap=gap, shard="all"))
+    config = config.model_copy(update={"dtype": "bfloat16", "float32_check": True})
+    return config, replace(lines, departures=departures)
+
+
+def test_departures_are_counted_over_answers_and_measured_over_those_that_depart() -> None:
+    config, lines = checked_run()
+    report = report_of(config, lines)
+    english, telugu = task(report, "en").measures, task(report, "te").measures
+    assert english["departed_share"].value == pytest.approx(0.3)
+    assert english["departure_gap"].value == pytest.approx(0.03)
+    assert english["departure_position"].value == pytest.approx(5.0)
+    half = 4.303 * np.std([0.01, 0.02, 0.06], ddof=1) / math.sqrt(3)  # t at 2 degrees of freedom: only those departing
+    assert english["departure_gap"].high == pytest.approx(0.03 + half, rel=0.01)
+    assert telugu["departed_share"].high == pytest.approx(bootstrap.unanimous(10))
+    assert (telugu["departed_share"].value, telugu["departed_share"].low) == (0, 0)
+    assert telugu["departure_gap"] == telugu["departure_position"] == Estimate()
+    assert "where bfloat16 texts leave float32's" in shown(report)
+    assert {"departed_share", "departure_gap"} <= set(report_frame(report)["measure"])
+
+
+def test_a_run_that_did_not_ask_has_no_departures_and_the_same_figures() -> None:
+    config, lines = checked_run()
+    asked = report_of(config, lines)
+    plain = report_of(config.model_copy(update={"float32_check": False}), replace(lines, departures=()))
+    beside = set(task(asked, "en").measures) - set(task(plain, "en").measures)
+    assert beside == {"departed_share", "departure_gap", "departure_position"}
+    for language in ("en", "te"):
+        left = {name: each for name, each in task(asked, language).measures.items() if name not in beside}
+        assert left == task(plain, language).measures
+    assert "leave float32's" not in shown(plain).replace("where they leave float32's", "")
 
 
 def test_live_and_replayed_acceptance_agree_under_the_greedy_rule(report: Report) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from tiny_models import EOS, encode, family, noised, prompts
 
 from fairspec_bench.engine.drafters import Drafter, LookupDrafter, ModelDrafter, OracleDrafter
-from fairspec_bench.engine.loop import Decoded
+from fairspec_bench.engine.loop import Decoded, Decoder, Request
 from fairspec_bench.engine.model import wrap
-from fairspec_bench.records import FairspecError, Rule, Timing, Trace
-from fairspec_bench.score import race as module
+from fairspec_bench.measure.enough import HEAT, heats, knows_enough, raced_prefix, task_speedup
+from fairspec_bench.records import Encoded, FairspecError, ModelConfig, Pieces, Rule, RunConfig, Timing, Trace
 from fairspec_bench.score.race import MODES, race
 
 VERIFIER = wrap(family("gpt2"), "verifier")
@@ -33,14 +36,14 @@ def timings(drafter: Drafter, rule: Rule = GREEDY, rounds: int = 2) -> list[Timi
 def committed(monkeypatch: pytest.MonkeyPatch) -> list[Decoded]:
     """Everything that was decoded in races, warm-up included."""
     seen: list[Decoded] = []
-    real = module.decode
+    real = Decoder.decode
 
     def spy(*args: object, **options: object) -> object:
         for done in real(*args, **options):
             seen.append(done)
             yield done
 
-    monkeypatch.setattr(module, "decode", spy)
+    monkeypatch.setattr(Decoder, "decode", spy)
     return seen
 
 
@@ -98,12 +101,129 @@ def test_the_oracle_is_accepted_as_set_even_on_a_text_the_verifier_disowns() -> 
 
 
 def test_a_race_that_leaves_the_reference_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = module.decode
-    monkeypatch.setattr(module, "decode", lambda *args, reference, **options: real(*args, **options))
+    real = Decoder.decode
+    monkeypatch.setattr(Decoder, "decode", lambda self, asked, texts, **options: real(self, asked, **options))
     with pytest.raises(FairspecError, match="left the reference ids"):
         timings(LookupDrafter())
+
+
+def test_a_recorded_block_is_timed_whole_and_its_steps_beside() -> None:
+    """Of every prompt and mode: the time of the whole, the steps of a second decode, whose sum is nearly the same."""
+    drafter = ModelDrafter(noised(VERIFIER, 0.05), VERIFIER)
+    given = {"rule": GREEDY, "gamma": 3, "seed": 0, "rounds": 2, "shard": "s"}
+    plain, recorded = (
+        list(race(replace(VERIFIER, backend=backend), drafter, ENCODED, TRACES, **given))
+        for backend in ("eager", "graph")
+    )
+    assert [(line.key, line.mode, line.blocks) for line in recorded] == [
+        (line.key, line.mode, line.blocks) for line in plain
+    ]
+    for line, other in zip(recorded, plain, strict=True):
+        p = line.pieces
+        steps = p.draft_first_ns + p.draft_next_ns + p.verify_ns + p.rest_ns
+        assert (p.draft_first, p.draft_next, p.verify) == (
+            other.pieces.draft_first,
+            other.pieces.draft_next,
+            other.pieces.verify,
+        )
+        assert steps != line.decode_ns
+        assert 0.1 < steps / line.decode_ns < 10
 
 
 def test_foreign_traces_are_refused() -> None:
     with pytest.raises(FairspecError, match="no reference trace"):
         list(race(VERIFIER, LookupDrafter(), ENCODED, TRACES[1:], rule=GREEDY, gamma=3, seed=0, rounds=1, shard="s"))
+
+
+# --------------------------------------------------------------------------- a race that ends when it knows enough
+
+PLAIN_NS, PAIR_NS = 1_000_000, 600_000
+
+
+def made_up(**rule: float) -> RunConfig:
+    return RunConfig(
+        verifier=ModelConfig(name="v"), drafter=ModelConfig(name="d"), suites=(), tokenizer_sha256="t", gamma=3, seed=0,
+        batch_size=1, dtype="float32", device="cpu", race_prompts=None, race_rounds=5, shards={}, clusters={}, **rule,
+    )  # fmt: skip
+
+
+def timed_by(monkeypatch: pytest.MonkeyPatch, noise: float, **rule: float) -> tuple[list[Timing], RunConfig]:
+    """A race of 40 prompts in two shards, by a clock that shows a speed-up of 5/3 and scatters by `noise`."""
+    keys = [f"toy/en/{number}" for number in range(40)]
+    shards = {"toy/en/000": tuple(keys[:20]), "toy/en/001": tuple(keys[20:])}
+    config = made_up(**rule).model_copy(update={"shards": shards})
+    texts = {key: Trace(key=key, prompt_sha="0" * 64, ids=(2, EOS), finish="eos", shard="s") for key in keys}
+    asked = {key: Encoded(key=key, group="g", ids=(1, 2), sha="0" * 64, cap=4) for key in keys}
+    rng = random.Random(1)
+    length = {key: rng.randrange(20, 60) for key in keys}
+
+    def clock(
+        racer: Decoder, requests: list[Request], reference: dict[str, tuple[int, ...]], **options: object
+    ) -> list[Decoded]:
+        key = requests[0].key
+        spent = length[key] * (PAIR_NS if racer.drafter else PLAIN_NS) * math.exp(rng.gauss(0, noise))
+        return [Decoded(key, reference[key], "eos", (), 1, 1, round(spent), Pieces())]
+
+    monkeypatch.setattr(Decoder, "decode", clock)
+    timed: list[Timing] = []
+    for shard, mine in shards.items():
+        before = list(timed)
+        timed += race(
+            VERIFIER,
+            LookupDrafter(),
+            [asked[key] for key in mine],
+            [texts[key] for key in mine],
+            rule=GREEDY,
+            gamma=3,
+            seed=0,
+            rounds=5,
+            shard=shard,
+            heats=heats(config, mine),
+            enough=lambda new, before=before: knows_enough(config, [*before, *new]),
+        )
+    return timed, config
+
+
+def stopped(monkeypatch: pytest.MonkeyPatch, noise: float, **rule: float) -> list[str]:
+    """The prompts that were raced; each in all rounds, and those that a checker expects from what was timed."""
+    timed, config = timed_by(monkeypatch, noise, **rule)
+    assert set(Counter(timing.key for timing in timed).values()) == {5 * len(MODES)}
+    raced = list(dict.fromkeys(timing.key for timing in timed))
+    again = raced_prefix(config, list(config.shards.values()), lambda key: [t for t in timed if t.key == key])
+    assert again == raced
+    return raced
+
+
+def test_a_narrow_race_ends_after_its_first_heat(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert stopped(monkeypatch, 0.002, race_width=0.03) == [f"toy/en/{number}" for number in range(HEAT)]
+
+
+def test_a_noisy_race_goes_on_to_the_heat_that_makes_it_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Across a shard's border: what was timed in the first counts in the second."""
+    timed, config = timed_by(monkeypatch, 0.065, race_width=0.03)
+    raced = list(dict.fromkeys(timing.key for timing in timed))
+    ends = [8, 16, 20, 28, 36, 40]
+    assert len(raced) in ends[3:-1]
+    widths = []
+    for end in ends[: ends.index(len(raced)) + 1]:
+        figure = task_speedup(config, [timing for timing in timed if timing.key in raced[:end]])
+        widths.append(((figure.high or 0) - (figure.low or 0)) / 2 / (figure.value or 1))
+    assert 0 < widths[-1] <= 0.03 < min(widths[:-1])
+
+
+def test_a_hopeless_race_ends_with_its_prompts_and_without_a_rule_so_does_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(stopped(monkeypatch, 0.9, race_width=0.03)) == 40
+    assert len(stopped(monkeypatch, 0.002)) == 40
+
+
+def test_a_budget_ends_a_race(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A heat of 8 prompts of about 40 tokens takes 8 · 5 · (1 + 1 + .6) · 40 ms = 4 s."""
+    assert len(stopped(monkeypatch, 0.5, race_budget=0.1)) == HEAT
+    assert HEAT < len(stopped(monkeypatch, 0.5, race_budget=6.0)) < 40
+
+
+def test_without_a_rule_a_shard_is_one_heat() -> None:
+    fixed = made_up()
+    assert list(heats(fixed, ["a"] * 20)) == [("a",) * 20]
+    ruled = fixed.model_copy(update={"race_width": 0.03})
+    assert [len(heat) for heat in heats(ruled, ["a"] * 20)] == [8, 8, 4]

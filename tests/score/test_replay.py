@@ -122,18 +122,18 @@ def test_against_the_slow_version(name: str, rule: Rule) -> None:
 
 def test_memory_and_batch_change_nothing_but_the_size_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[int] = []
-    step = Rows.step
+    read = Rows.read
 
     def spy(self: Rows, tokens: torch.Tensor, start: torch.Tensor, view: int, keep: int) -> torch.Tensor:
-        kept.append(tokens.shape[0] * keep * VOCAB * 4)
-        return step(self, tokens, start, view, keep)
+        kept.append(keep * module.position_bytes(tokens.shape[0], VOCAB))
+        return read(self, tokens, start, view, keep)
 
     whole = scored("model", SAMPLED)
-    monkeypatch.setattr(Rows, "step", spy)
-    for memory, batch in [(2**30, 24), (6 * VOCAB * 4 * module.WORKING_COPIES * 5, 6), (1, 1)]:
+    monkeypatch.setattr(Rows, "read", spy)
+    for memory, batch in [(2**30, 24), (5 * module.position_bytes(6, VOCAB), 6), (1, 1)]:
         kept.clear()
         lines = scored("model", SAMPLED, memory_bytes=memory, batch_size=batch)
-        assert max(kept) * module.WORKING_COPIES <= memory or memory == 1
+        assert max(kept) <= memory or memory == 1
         for line, want in zip(lines, whole, strict=True):
             assert line.draft_ids == want.draft_ids
             np.testing.assert_allclose(line.beta, want.beta, rtol=1e-4)

@@ -45,6 +45,7 @@ def ask(pair: tuple[Path, Path]) -> Ask:
         batch_size=2,
         race_prompts=1,
         race_rounds=2,
+        race_width=0.0,
     )
 
 
@@ -331,3 +332,24 @@ def test_environment_tells_machine_versions_and_commit(monkeypatch: pytest.Monke
     assert (describe("cpu").commit, describe("cpu").dirty) == ("abc", False)
     monkeypatch.setattr("fairspec_bench.score.environment._checkout", lambda: None)
     assert (describe("cpu").commit, describe("cpu").dirty) == (None, None)
+
+
+def test_a_race_whose_time_is_spent_leaves_later_shards_empty_after_a_resume_too(
+    ask: Ask, small_shards: None, tmp_path: Path
+) -> None:
+    """What an earlier session timed counts: a shard begun anew must not race again."""
+    spent = prepare(replace(ask, suites=("embedded_math",), race_prompts=4, race_budget=1e-9))
+    run(spent, tmp_path)
+    marks = tmp_path / "shards.jsonl"
+    timed = {shard: len(lines) for shard, lines in raced_lines(tmp_path).items()}
+    assert timed == {f"embedded_math/{code}/00{n}": 12 * (n == 0) for code in ("en", "te") for n in (0, 1)}
+    kept = [line for line in marks.read_text().splitlines(keepends=True) if not ("/001" in line and "timing" in line)]
+    marks.write_text("".join(kept))
+    run(spent, tmp_path)
+    assert {shard: len(lines) for shard, lines in raced_lines(tmp_path).items()} == timed
+    notes = make_report(RunFolder(tmp_path)).notes
+    assert any("raced: embedded_math/en 2, embedded_math/te 2" in note for note in notes)
+
+
+def raced_lines(path: Path) -> dict[str, tuple[Timing, ...]]:
+    return {unit.shard: lines for unit, lines in RunFolder(path).read("timing", Timing).items()}

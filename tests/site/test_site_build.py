@@ -208,6 +208,25 @@ def test_a_verifier_alone_has_a_page_without_acceptance(tmp_path: Path) -> None:
     assert "the verifier decoded alone" in page.words
 
 
+def test_departures_have_a_table_where_a_run_asked_for_them(tmp_path: Path) -> None:
+    plain = report(suites=("s",))
+    share = Estimate(value=0.375, low=0.25, high=0.5)
+    first, *rest = plain.suites[0].tasks
+    first = first.model_copy(update={"measures": {**first.measures, "departed_share": share}})
+    suite = plain.suites[0].model_copy(update={"tasks": (first, *rest)})
+    config = plain.config.model_copy(update={"dtype": "bfloat16", "float32_check": True})
+    half = plain.model_copy(update={"suites": (suite,), "config": config})
+    build_site([run_folder(tmp_path, "plain", plain), run_folder(tmp_path, "half", half)], tmp_path / "out")
+    said = {
+        name: Page((tmp_path / "out" / f"{name}.html").read_text(encoding="utf-8")).words
+        for name in ("index", "runs/plain", "runs/half")
+    }
+    assert "Where bfloat16 answers leave float32’s" in said["runs/half"]
+    assert "37.5" in said["runs/half"]
+    assert "answers leave float32" not in said["runs/plain"]
+    assert f"Departed from float32 37.5 % ({first.language})" in said["index"]
+
+
 def test_the_glossary_defines_every_measure_and_only_those() -> None:
     folder = build.template_folder()
     words = Vocabulary.parse((folder / "measures.json").read_bytes(), (folder / "languages.json").read_bytes())

@@ -330,6 +330,7 @@ WAYS: tuple[Way, ...] = (
     Way("more bytes", "T004", line(ANSWER, reset(bytes=1_000))),
     Way("another drafter's configuration", "S011", put("drafter/config.json", b'{"model_type": "gpt2"}')),
     Way("a verifier that would say something else", "T005", line(REPLAY, reset(departures=1, largest_gap=9.0))),
+    Way("float32 held against float32", "T006", document("run.json", reset(float32_check=True))),
     Way("no word on departures", "T005", line(REPLAY, reset(departures=None, largest_gap=None))),
     Way("texts submitted", "T004", line(DRAFTER_ANSWER, reset(text="hello"))),
     Way("fewer contexts", "R001", line(REPLAY, reset(contexts=3))),

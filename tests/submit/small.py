@@ -15,6 +15,7 @@ from fairspec_bench.measure.lines import Lines
 from fairspec_bench.measure.report import build_report
 from fairspec_bench.records import (
     Answer,
+    Departure,
     Pieces,
     Replay,
     RunConfig,
@@ -33,8 +34,11 @@ RUN = Path(__file__).parents[2] / "docs" / "results" / "embedded-pair"
 SUITES, LANGUAGES, PROMPTS, ROUNDS, REPLICATES = ("embedded_math", "embedded_story"), ("en", "ja"), 3, 2, 20
 
 
-def small_run(out: Path) -> RunConfig:
-    """The first prompts of some tasks of the committed run as a run of its own, with a race."""
+def small_run(out: Path, *, half: bool = False) -> RunConfig:
+    """The first prompts of some tasks of the committed run as a run of its own, with a race.
+
+    `half`: as if its texts had been made in bfloat16, the first of each task leaving float32's at token 2.
+    """
     whole = RunFolder(RUN)
     keys = [f"{suite}/{language}/{n}" for suite in SUITES for language in LANGUAGES for n in range(PROMPTS)]
     suites = tuple(
@@ -56,6 +60,7 @@ def small_run(out: Path) -> RunConfig:
             "clusters": {key: whole.config.clusters[key] for key in keys},
             "race_prompts": 2,
             "race_rounds": ROUNDS,
+            **({"dtype": "bfloat16", "float32_check": True} if half else {}),
         }
     )
     found: dict[str, dict[str, Any]] = {
@@ -64,6 +69,7 @@ def small_run(out: Path) -> RunConfig:
     }
     still = {"departures": 0, "largest_gap": 0.0}  # the committed lines are older than these fields
     found["replay"] = {key: replay.model_copy(update=still) for key, replay in found["replay"].items()}
+    found["departure"] = {key: _departed(trace) for key, trace in found["trace"].items()}
     timings = {
         key: _raced(found["trace"][key], found["replay"][key], config.gamma)
         for raced in race_keys(config).values()
@@ -94,8 +100,14 @@ def write_report(run: Path) -> None:
         drafter_answers=folder.lines("drafter_answer", Answer),
         replays=folder.lines("replay", Replay),
         timings=folder.lines("timing", Timing),
+        departures=folder.lines("departure", Departure),
     )
     write_record(run / "report.json", build_report(folder.config, folder.environments, lines, replicates=REPLICATES))
+
+
+def _departed(trace: Trace) -> Departure:
+    first, gap = (2, 0.03) if trace.key.endswith("/0") else (None, None)
+    return Departure(key=trace.key, prompt_sha=trace.prompt_sha, first=first, gap=gap, shard=trace.shard)
 
 
 def _raced(trace: Trace, replay: Replay, gamma: int) -> list[Timing]:
@@ -150,9 +162,9 @@ def small_track(tracks: Path, run: Path, config: RunConfig) -> None:
     (tracks / "unpinned.toml").write_text(unpinned, encoding="utf-8")
 
 
-def small_submission(base: Path) -> tuple[Path, Path]:
+def small_submission(base: Path, *, half: bool = False) -> tuple[Path, Path]:
     """A valid submission under `base` and the folder of its track."""
-    config = small_run(base / "run")
+    config = small_run(base / "run", half=half)
     small_track(base / "tracks", base / "run", config)
     weights = base / "model.safetensors"
     weights.write_bytes(b"weights")

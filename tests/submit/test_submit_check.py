@@ -100,6 +100,34 @@ def test_a_hostile_submission_is_refused_with_its_code(way: Way, copy: Path, val
         assert len(line) < 700
 
 
+def test_departures_from_float32_are_read_and_held_against_their_texts(tmp_path: Path) -> None:
+    folder, tracks = small_submission(tmp_path, half=True)
+    verdict = check(folder, tracks)
+    assert [str(finding) for finding in verdict.findings] == []
+    assert verdict.verified is not None
+    task = verdict.verified.report.suites[0].tasks[0]
+    assert task.measures["departed_share"].value == pytest.approx(1 / 3)
+    file = "embedded_math/en/departure.jsonl"
+    spoilt = {
+        "T006": lambda copy: change_line(copy, file, 0, lambda record: record.update(first=10_000)),
+        "L004": lambda copy: change_line(copy, file, 0, lambda record: record.update(prompt_sha="0" * 64)),
+        "P001": lambda copy: change_line(copy, file, 0, lambda record: record.update(gap=0.01)),
+        "L001": lambda copy: (copy / "run" / file).unlink(),
+        "J007": lambda copy: change_line(copy, file, 0, lambda record: record.update(first=None)),
+    }
+    for code, spoil in spoilt.items():
+        copy = Path(shutil.copytree(folder, tmp_path / f"copy-{code}"))
+        spoil(copy)
+        pack(copy)
+        assert code in codes(check(copy, tracks)), code
+
+
+def test_departures_that_nobody_asked_for_are_refused(copy: Path, valid: tuple[Path, Path]) -> None:
+    (copy / "run/embedded_math/en/departure.jsonl").write_text('{"anything": 1}\n')
+    pack(copy)
+    assert {"J007", "L005"} & codes(check(copy, valid[1]))
+
+
 def test_all_faults_are_found_at_once(copy: Path, valid: tuple[Path, Path]) -> None:
     wanted = {"S003", "C001", "T003", "R003", "B005", "F005"}
     names = ("a script", "another gamma", "an altered trace", "more alpha", "negative time", "a foreign file")

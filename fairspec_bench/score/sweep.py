@@ -1,0 +1,76 @@
+"""Throughput by batch size and γ: the same ids decoded in every configuration, by the same loop, on the same clock.
+
+As in a race the reference ids are committed, and the baseline is the loop without a drafter, at every batch size. Knows
+clock readings; what they are worth is for `measure` to say.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+
+from fairspec_bench.engine.drafting import Drafter
+from fairspec_bench.engine.loop import Decoded, Decoder, Request, as_request
+from fairspec_bench.engine.model import Model
+from fairspec_bench.measure.sweep import AUTOREGRESSIVE
+from fairspec_bench.records import Encoded, FairspecError, Rule, Throughput, Trace
+from fairspec_bench.score.folder import halves
+from fairspec_bench.score.reference import pair
+
+
+def sweep(
+    verifier: Model,
+    drafter: Drafter,
+    encoded: Sequence[Encoded],
+    traces: Sequence[Trace],
+    *,
+    rule: Rule,
+    gammas: Sequence[int],
+    batch_sizes: Sequence[int],
+    seed: int,
+    rounds: int,
+    shard: str,
+) -> Iterator[Throughput]:
+    """Decode each half of the prompts with every batch size and γ, and without drafts, in every round; one line each.
+
+    The order is drawn anew for each round. A first, unrecorded batch of each configuration warms up. Raises
+    `FairspecError` if one commits other ids than the reference.
+    """
+    texts = {trace.key: trace.ids for _, trace in pair(encoded, traces)}
+    requests = [tuple(map(as_request, half)) for half in halves(encoded)]
+    configurations = [(batch, gamma) for batch in batch_sizes for gamma in (AUTOREGRESSIVE, *gammas)]
+
+    def run(decoder: Decoder, half: Sequence[Request]) -> list[Decoded]:
+        done = list(decoder.decode(half, texts))
+        for one in done:
+            if one.ids != texts[one.key]:
+                raise FairspecError(f"{one.key}: the sweep left the reference ids. Make the references again.")
+        return done
+
+    def made(batch: int, gamma: int) -> Decoder:
+        """Warm, and with room for either half."""
+        chosen = None if gamma == AUTOREGRESSIVE else drafter
+        decoder = Decoder(verifier, chosen, rule=rule, gamma=gamma, batch_size=batch, seed=seed)
+        decoder.make_room([request for half in requests for request in half], texts)
+        run(decoder, requests[0][:batch])
+        return decoder
+
+    decoders = {each: made(*each) for each in configurations}
+    everything = [(half, *each) for half in range(len(requests)) for each in configurations]
+    for number in range(rounds):
+        drawn = random.Random(f"{seed}/{shard}/{number}").sample(everything, len(everything))
+        for order, (half, batch, gamma) in enumerate(drawn):
+            decoder = decoders[batch, gamma]
+            done = run(decoder, requests[half])
+            yield Throughput(
+                shard=shard,
+                half=half,
+                batch_size=batch,
+                gamma=gamma,
+                round=number,
+                order=order,
+                prompts=len(done),
+                tokens=sum(len(one.ids) for one in done),
+                prefill_ns=sum(one.prefill_ns + one.drafter_prefill_ns for one in done),
+                decode_ns=decoder.spent_ns,
+            )

@@ -1,0 +1,278 @@
+"""How the engine's speed is compared: pairs of models, two ways of the same work, taken in turn, ratios of medians.
+
+Everything is random or built in: no download. A `Row` is a line of `docs/results/engine.md`.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+
+from fairspec_bench.codec import Codec
+from fairspec_bench.engine.drafters import ModelDrafter, OracleDrafter
+from fairspec_bench.engine.drafting import Drafter
+from fairspec_bench.engine.loop import Decoder, Request, as_request
+from fairspec_bench.engine.model import Model, load_model, wrap
+from fairspec_bench.records import Backend, Rule
+from fairspec_bench.suite.tasks import load_suite
+from fairspec_bench.testbed.pair import embedded_pair
+
+ROUNDS = 9
+GAMMA = 4
+GREEDY = Rule()
+
+
+@dataclass(frozen=True)
+class Row:
+    """A measured ratio with its aim: `low` and `high` bound the median of the rounds with at least 95 %."""
+
+    what: str
+    aim: str
+    value: float
+    low: float
+    high: float
+    met: bool
+    detail: str = ""
+
+
+def row(what: str, aim: float, ratios: Sequence[float], *, at_most: bool = False, detail: str = "") -> Row:
+    """The median of a ratio per round against its aim, with the interval of the order statistics (second of nine)."""
+    value, ordered = statistics.median(ratios), sorted(ratios)
+    inner = ordered[1:-1] if len(ordered) >= ROUNDS else ordered
+    met = value <= aim if at_most else value >= aim
+    return Row(what, f"{'≤' if at_most else '≥'} {aim:g}", value, inner[0], inner[-1], met, detail)
+
+
+def in_turn(ways: Mapping[str, Callable[[], float]], rounds: int = ROUNDS) -> dict[str, list[float]]:
+    """What each way measured in each round; each once before, unrecorded, and in an order drawn for every round."""
+    for way in ways.values():
+        way()
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds):
+        for name in random.Random(number).sample(list(ways), len(ways)):
+            found[name].append(ways[name]())
+    return found
+
+
+def ratios(found: Mapping[str, Sequence[float]], above: str, below: str) -> list[float]:
+    """One way's figures over another's, round by round."""
+    return [a / b for a, b in zip(found[above], found[below], strict=True)]
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """The wall-clock of some work, the device's included."""
+    wait()
+    started = time.perf_counter()
+    work()
+    wait()
+    return time.perf_counter() - started
+
+
+def wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+# --------------------------------------------------------------------------- pairs
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A verifier, a drafter, prompts, and the verifier's own texts. With `acceptance` drafts come from an oracle.
+
+    The drafter's forward passes are run all the same, so that cost is real where acceptance is set.
+    """
+
+    name: str
+    verifier: Model
+    small: Model
+    requests: tuple[Request, ...]
+    acceptance: float | None = None
+
+    @cached_property
+    def texts(self) -> dict[str, tuple[int, ...]]:
+        return {row.key: row.ids for row in self.decoder(None).decode(self.requests)}
+
+    @cached_property
+    def drafter(self) -> Drafter:
+        drafter = ModelDrafter(self.small, self.verifier)
+        if self.acceptance is None:
+            return drafter
+        return OracleDrafter(self.acceptance, self.verifier, drafter, self.texts)
+
+    def decoder(self, drafter: Drafter | None, gamma: int = GAMMA, batch_size: int = 1) -> Decoder:
+        return Decoder(self.verifier, drafter, rule=GREEDY, gamma=gamma, batch_size=batch_size, seed=0)
+
+    # The same through Transformers, with its own attention and caches.
+
+    @cached_property
+    def stock(self) -> PreTrainedModel:
+        return _stock(self.verifier)
+
+    def generate(self) -> None:
+        """Greedy `generate`, prompt by prompt."""
+        for request in self.requests:
+            self._require(request, self.stock.generate(**_asked(self.stock, request)))
+
+    @cached_property
+    def assistant(self) -> PreTrainedModel:
+        """The drafter as Transformers' assistant: γ drafts in every block, as here."""
+        hf = _stock(self.small)
+        hf.generation_config.num_assistant_tokens = GAMMA
+        hf.generation_config.num_assistant_tokens_schedule = "constant"
+        hf.generation_config.assistant_confidence_threshold = 0.0
+        if self.acceptance is not None:
+            hf.register_forward_hook(self._tell)
+        return hf
+
+    def assisted(self) -> None:
+        """`generate(assistant_model=…)`, prompt by prompt."""
+        for request in self.requests:
+            self.__dict__["told"] = self._drafts[request.key]
+            self._require(request, self.stock.generate(**_asked(self.stock, request), assistant_model=self.assistant))
+
+    @cached_property
+    def _drafts(self) -> dict[str, dict[int, int]]:
+        """The oracle's drafts by the slot they stand in, of every prompt."""
+        if not isinstance(self.drafter, OracleDrafter):
+            return {request.key: {} for request in self.requests}
+        return {
+            r.key: dict(enumerate(self.drafter.proposals(r, self.texts[r.key], 0), len(r.ids) + 1))
+            for r in self.requests
+        }
+
+    def _tell(self, module: object, given: object, out: object) -> None:
+        """Put the oracle's draft in place of what the assistant would say."""
+        slot = int(out.past_key_values.get_seq_length())  # type: ignore[attr-defined]
+        logits = out.logits  # type: ignore[attr-defined]
+        logits[:, -1] = -1e4
+        logits[:, -1, self.__dict__["told"].get(slot, 0)] = 1e4
+
+    def _require(self, request: Request, made: torch.Tensor) -> None:
+        ids = tuple(made[0, len(request.ids) :].tolist())
+        assert ids == self.texts[request.key], f"{self.name}: Transformers' ids are others than ours"
+
+
+def _asked(hf: PreTrainedModel, request: Request) -> dict[str, object]:
+    ids = torch.tensor([request.ids], device=hf.device)
+    return {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "do_sample": False,
+        "max_new_tokens": request.cap,
+        "pad_token_id": 0,
+    }
+
+
+def _stock(model: Model) -> PreTrainedModel:
+    hf = copy.deepcopy(model.hf)
+    hf.set_attn_implementation("sdpa")
+    return hf
+
+
+@cache
+def embedded(backend: Backend, languages: tuple[str, ...] = ("en", "te"), count: int = 3) -> Pair:
+    """The built-in pair on its own suite."""
+    folders = embedded_pair()
+    verifier, small = (load_model(str(folder), backend=backend) for folder in folders)
+    codec = Codec(str(folders[0]))
+    prompts = load_suite("embedded_math", languages=languages, limit=count).prompts
+    return Pair("embedded", verifier, small, tuple(as_request(codec.encode(prompt)) for prompt in prompts))
+
+
+@cache
+def middling(backend: Backend, layers: tuple[int, int] = (12, 2), count: int = 2, cap: int = 40) -> Pair:
+    """A random Llama of 12 layers of 512 and one of 2 layers of 128; an oracle at .8."""
+
+    def llama(layers: int, width: int) -> Model:
+        head = 64 if width >= 256 else 32
+        torch.manual_seed(layers)
+        config = LlamaConfig(
+            vocab_size=4096,
+            hidden_size=width,
+            intermediate_size=width * 11 // 4,
+            num_hidden_layers=layers,
+            num_attention_heads=width // head,
+            num_key_value_heads=width // head // 2,
+            max_position_embeddings=2048,
+            initializer_range=width**-0.5,
+            tie_word_embeddings=False,
+            bos_token_id=None,
+            eos_token_id=None,
+            pad_token_id=0,
+        )
+        return wrap(LlamaForCausalLM(config), f"{layers} × {width}", backend=backend)
+
+    requests = _random_requests(count, 40, cap, 4096)
+    return Pair("12 × 512, oracle .8", llama(layers[0], 512), llama(layers[1], 128), requests, acceptance=0.8)
+
+
+QWEN = {
+    "Qwen2.5-0.5B": {"hidden_size": 896, "num_hidden_layers": 24, "num_attention_heads": 14, "intermediate_size": 4864},
+    "Qwen2.5-3B": {
+        "hidden_size": 2048,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 16,
+        "intermediate_size": 11008,
+    },
+}
+QWEN_VOCABULARY = 151_936
+
+
+def qwen(
+    name: str, backend: Backend, device: str, *, layers: int | None = None, vocabulary: int = QWEN_VOCABULARY
+) -> Model:
+    """Random weights of a public configuration in bfloat16: speed depends on shapes, not on weights."""
+    shape = QWEN[name] | ({"num_hidden_layers": layers} if layers else {})
+    config = Qwen2Config(
+        **shape,
+        vocab_size=vocabulary,
+        num_key_value_heads=2,
+        max_position_embeddings=32_768,
+        rope_theta=1e6,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    torch.manual_seed(0)
+    with torch.device(device):
+        hf = Qwen2ForCausalLM(config).to(torch.bfloat16)
+    return wrap(hf, name, backend=backend)
+
+
+@cache
+def shaped_like_qwen(
+    acceptance: float,
+    backend: Backend,
+    device: str,
+    layers: tuple[int, int] | None = None,
+    vocabulary: int = QWEN_VOCABULARY,
+    cap: int = 256,
+) -> Pair:
+    """Qwen2.5-3B with 0.5B in shapes; an oracle."""
+    verifier, small = (
+        qwen(name, backend, device, layers=layers and layers[i], vocabulary=vocabulary)
+        for i, name in enumerate(("Qwen2.5-3B", "Qwen2.5-0.5B"))
+    )
+    return Pair(
+        f"3B/0.5B shapes, oracle {acceptance:g}",
+        verifier,
+        small,
+        _random_requests(2, 256, cap, vocabulary),
+        acceptance=acceptance,
+    )
+
+
+def _random_requests(count: int, length: int, cap: int, vocabulary: int) -> tuple[Request, ...]:
+    generator = torch.Generator().manual_seed(3)
+    ids = torch.randint(1, vocabulary, (count, length), generator=generator).tolist()
+    return tuple(Request(f"p{i}", tuple(prompt), cap, i) for i, prompt in enumerate(ids))

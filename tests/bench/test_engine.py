@@ -1,0 +1,339 @@
+"""The engine beside Transformers, itself at other settings, and what its formula says: `make bench`.
+
+Each row compares two things in turn in one process and reports a ratio with an interval; an aim missed is reported,
+never hidden, and fails nothing: `docs/results/engine.md` says by how much.
+"""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from pace import GAMMA, GREEDY, ROUNDS, Pair, Row, embedded, in_turn, middling, ratios, row, seconds
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from fairspec_bench.codec import Codec
+from fairspec_bench.engine.backends import BACKENDS, Compiled
+from fairspec_bench.engine.batch import Batch, Clock
+from fairspec_bench.engine.loop import Decoded, Decoder, as_request
+from fairspec_bench.engine.model import Rows
+from fairspec_bench.records import Backend, Pieces, Trace
+from fairspec_bench.score.prepare import Ask, ModelAsk, prepare
+from fairspec_bench.score.replay import replay
+from fairspec_bench.score.run import run
+from fairspec_bench.suite.tasks import load_suite
+from fairspec_bench.testbed.pair import embedded_pair
+
+Take = Callable[[Row], None]
+BACKEND: Backend = "compile"
+PAIRS = {"embedded": embedded, "12 × 512": middling}
+
+
+def once(benchmark: BenchmarkFixture, measure: Callable[[], Sequence[Row]], take: Take) -> None:
+    """Rounds lie within a measurement, which takes its two sides in turn."""
+    rows = benchmark.pedantic(measure, rounds=1)
+    for each in rows:
+        benchmark.extra_info[each.what] = each.value
+        take(each)
+    assert all(each.low <= each.value <= each.high for each in rows)
+
+
+# --------------------------------------------------------------------------- beside Transformers
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_beside_transformers(name: str, benchmark: BenchmarkFixture, take: Take) -> None:
+    pair = PAIRS[name](BACKEND)
+    alone, both = pair.decoder(None), pair.decoder(pair.drafter)
+
+    def decode(decoder: Decoder) -> None:
+        assert {row.key: row.ids for row in decoder.decode(pair.requests)} == pair.texts
+
+    def measure() -> list[Row]:
+        found = in_turn(
+            {
+                "ours": partial(seconds, lambda: decode(both)),
+                "assisted": partial(seconds, pair.assisted),
+                "ours alone": partial(seconds, lambda: decode(alone)),
+                "generate": partial(seconds, pair.generate),
+            }
+        )
+        speed = {way: sum(map(len, pair.texts.values())) / statistics.median(each) for way, each in found.items()}
+        return [
+            row(
+                f"speculative tok/s ÷ generate(assistant_model), {pair.name}",
+                1.4,
+                ratios(found, "assisted", "ours"),
+                detail=f"{speed['ours']:.0f} against {speed['assisted']:.0f} tok/s",
+            ),
+            row(
+                f"autoregressive tok/s ÷ generate, {pair.name}",
+                1.2,
+                ratios(found, "generate", "ours alone"),
+                detail=f"{speed['ours alone']:.0f} against {speed['generate']:.0f} tok/s",
+            ),
+        ]
+
+    once(benchmark, measure, take)
+
+
+# --------------------------------------------------------------------------- within a block
+
+
+def forward(batch: Batch, rows: Rows, slot: torch.Tensor, tokens: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
+    """A model's pass and nothing else."""
+    return rows.forward(tokens, start, slot, keep=tokens.shape[1])
+
+
+def test_time_outside_the_forwards(benchmark: BenchmarkFixture, take: Take, note: Callable[[str], None]) -> None:
+    pair = embedded(BACKEND)
+    decoder = pair.decoder(pair.drafter)
+    decoder.make_room(pair.requests)
+    bench = decoder.bench
+    assert bench is not None
+    blocks: list[int] = []
+    pieces: list[Pieces] = []
+
+    def whole() -> float:
+        done = list(decoder.decode(pair.requests))
+        blocks[:] = [len(row.blocks) for row in done]
+        pieces[:] = [row.pieces for row in done]
+        return sum(row.decode_ns for row in done)
+
+    def passes() -> float:
+        """The same passes, one prompt after the other: 2 tokens, γ − 1 times 1, then γ + 1 of the verifier."""
+        steps = Compiled(Clock(torch.device("cpu"), exact=False))
+        small = bench.drafting.rows  # type: ignore[attr-defined]
+        one, two, more = (torch.full((1, n), 9) for n in (1, 2, GAMMA + 1))
+        spent = 0.0
+        for request, count in zip(pair.requests, blocks, strict=True):
+            tokens = len(pair.texts[request.key])
+            for block in range(count):
+                at = torch.tensor([len(request.ids) + block * tokens // count])
+                bench.batch.view = min(bench.slots, BACKENDS[BACKEND].slots(int(at) + GAMMA + 1))
+
+                def run(at: torch.Tensor = at) -> None:
+                    steps.run("draft_first", forward, bench.batch, small, two, at - 1)
+                    for number in range(GAMMA - 1):
+                        steps.run("draft_next", forward, bench.batch, small, one, at + number)
+                    steps.run("verify", forward, bench.batch, bench.rows, more, at)
+
+                spent += seconds(run) * 1e9
+        return spent
+
+    def measure() -> list[Row]:
+        with torch.no_grad():
+            found = in_turn({"whole": whole, "passes": passes})
+        outside = [1 - part for part in ratios(found, "passes", "whole")]
+        host = sum(p.rest_ns for p in pieces) / found["whole"][-1]
+        total, count = sum(found["whole"][-1:]), sum(blocks)
+        shares = {
+            name: sum(getattr(p, f"{name}_ns") for p in pieces)
+            for name in ("draft_first", "draft_next", "verify", "rest")
+        }
+        note("| piece | ms per block | share |\n|---|---|---|")
+        for name, spent in shares.items():
+            note(f"| {PIECES[name]} | {spent / count / 1e6:.3f} | {spent / total:.1%} |")
+        alone = statistics.median(found["passes"]) / statistics.median(found["whole"])
+        note(f"| of these, the models' passes run alone | | {alone:.1%} |")
+        return [
+            row(
+                "time outside the model forwards per block, embedded pair",
+                0.03,
+                outside,
+                at_most=True,
+                detail=f"against the same passes run alone; the host's share within the loop is {host:.1%}",
+            )
+        ]
+
+    once(benchmark, measure, take)
+
+
+PIECES = {
+    "draft_first": "first draft (2 tokens), its choice included",
+    "draft_next": "γ − 1 further drafts, likewise",
+    "verify": "verification (γ + 1 tokens), acceptance and commit included",
+    "rest": "the host: tokens to Python, stop conditions, bookkeeping",
+}
+
+
+# --------------------------------------------------------------------------- whole runs
+
+
+def asked(languages: tuple[str, ...], limit: int, **more: object) -> Ask:
+    verifier, drafter = map(str, embedded_pair())
+    return Ask(
+        ModelAsk("verifier", verifier),
+        ModelAsk("drafter", drafter),
+        ("embedded_math",),
+        languages=languages,
+        limit=limit,
+        **more,
+    )
+
+
+def test_measured_over_predicted(benchmark: BenchmarkFixture, take: Take) -> None:
+    """Per language, in a race of seven rounds."""
+    prepared = prepare(asked(("en", "te", "th"), 8, backend=BACKEND, race_rounds=7, race_prompts=8, race_width=0.0))
+
+    def measure() -> list[Row]:
+        with tempfile.TemporaryDirectory() as folder:
+            report = run(prepared, Path(folder) / "run")
+        rows = []
+        for task in report.suites[0].tasks:
+            found, predicted = task.measures["speedup"], task.measures["speedup_predicted"]
+            assert found.value
+            assert predicted.value
+            value = found.value / predicted.value
+            low, high = ((edge or found.value) / predicted.value for edge in (found.low, found.high))
+            detail = f"{found.value:.2f} measured, {predicted.value:.2f} predicted; {report.race_verdict}"
+            what = f"measured ÷ predicted speed-up, embedded pair, {task.language}"
+            rows.append(Row(what, "0.9 to 1.1", value, low, high, 0.9 <= value <= 1.1, detail))
+        return rows
+
+    once(benchmark, measure, take)
+
+
+def test_batch_of_eight(benchmark: BenchmarkFixture, take: Take) -> None:
+    """Speculative throughput of 32 prompts, eight at a time over one at a time."""
+    pair = embedded(BACKEND, ("en", "ja", "te", "th"), 8)
+    decoders = {size: pair.decoder(pair.drafter, batch_size=size) for size in (1, 8)}
+
+    def decode(size: int) -> list[Decoded]:
+        return list(decoders[size].decode(pair.requests))
+
+    def measure() -> list[Row]:
+        found = in_turn({str(size): partial(seconds, partial(decode, size)) for size in decoders})
+        tokens = sum(map(len, pair.texts.values()))
+        speed = {size: tokens / statistics.median(each) for size, each in found.items()}
+        detail = (
+            f"{speed['8']:.0f} against {speed['1']:.0f} tok/s; no realignment copies (tests/engine/test_rowcache.py)"
+        )
+        return [
+            row("speculative throughput, batch 8 ÷ batch 1, embedded pair", 3, ratios(found, "1", "8"), detail=detail)
+        ]
+
+    once(benchmark, measure, take)
+
+
+def test_one_more_drafter(benchmark: BenchmarkFixture, take: Take) -> None:
+    """On stored references of 11 languages × 20 prompts × 96 tokens, against decoding with it, prompt by prompt."""
+    suite = load_suite("embedded_math", limit=20, cap=96)
+    codec = Codec(str(embedded_pair()[0]))
+    encoded = [codec.encode(prompt) for prompt in suite.prompts]
+    pair = Pair("embedded", embedded(BACKEND).verifier, embedded(BACKEND).small, tuple(map(as_request, encoded)))
+    made = pair.decoder(None, batch_size=20).decode(pair.requests)
+    done = {row.key: row for row in made}
+    traces = [
+        Trace(key=e.key, prompt_sha=e.sha, ids=done[e.key].ids, finish=done[e.key].finish, shard="s") for e in encoded
+    ]
+    live = pair.decoder(pair.drafter)
+
+    def stored() -> None:
+        given = {"rule": GREEDY, "seed": 0, "batch_size": 20, "shard": "s"}
+        assert len(list(replay(pair.verifier, pair.drafter, encoded, traces, **given))) == len(encoded)
+
+    def measure() -> list[Row]:
+        # Both are of the same 220 prompts; a live pass takes minutes: it is timed on a twentieth, another each time.
+        parts = iter([pair.requests[first::20] for first in range(20)] * 2)
+        found = in_turn(
+            {
+                "live": lambda: 20 * seconds(lambda: list(live.decode(next(parts)))),
+                "stored": partial(seconds, stored),
+            },
+            rounds=7,
+        )
+        detail = f"{statistics.median(found['stored']):.1f} s against {statistics.median(found['live']):.0f} s"
+        return [
+            row(
+                "one more drafter: decoding live ÷ on stored references",
+                50,
+                ratios(found, "live", "stored"),
+                detail=detail,
+            )
+        ]
+
+    once(benchmark, measure, take)
+
+
+def test_harness_overhead(benchmark: BenchmarkFixture, take: Take, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything of a run that is not a step of the loop or a pass of a model, over those: files, grading, report."""
+    inside = [0.0]
+    prepared = prepare(asked(("en", "te", "th"), 16, backend=BACKEND, race_rounds=2, race_prompts=4))
+
+    def timed(work: Callable[..., object]) -> Callable[..., object]:
+        def called(*args: object, **options: object) -> object:
+            done: list[object] = []
+            inside[0] += seconds(lambda: done.append(work(*args, **options)))
+            return done[0]
+
+        return called
+
+    for owner, name in ((Rows, "prefill"), (Rows, "read"), (Compiled, "run")):
+        monkeypatch.setattr(owner, name, timed(getattr(owner, name)))
+
+    def whole() -> float:
+        inside[0] = 0.0
+        with tempfile.TemporaryDirectory() as folder:
+            return seconds(lambda: run(prepared, Path(folder) / "run"))
+
+    def measure() -> list[Row]:
+        whole()
+        overheads = [whole() / inside[0] - 1 for _ in range(7)]
+        return [row("harness overhead of a run over its model time", 0.05, overheads, at_most=True)]
+
+    once(benchmark, measure, take)
+
+
+MEMORY = """
+import resource, sys, torch
+sys.path.insert(0, {folder!r})
+torch.set_num_threads(1)
+from pace import middling
+import pace
+pair = middling("eager", cap=8)
+model = pair.verifier
+decoder = pair.decoder(None)
+list(decoder.decode(pair.requests))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+weights = sum(p.numel() * p.element_size() for p in model.hf.parameters())
+weights += sum(p.numel() * p.element_size() for p in pair.small.hf.parameters())
+requests = pace._random_requests(8, 1900, 100, 4096)
+both = pair.decoder(pair.drafter, batch_size=8)
+texts = {{r.key: (1,) * r.cap for r in requests}}
+list(both.decode(requests, texts))
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+caches = sum(t.numel() * t.element_size() for rows in (both.bench.rows, both.bench.drafting.payer.rows)
+             for layer in rows.cache.layers for t in (layer.keys, layer.values))
+print(weights, caches, after - before)
+"""
+
+
+def test_peak_memory(benchmark: BenchmarkFixture, take: Take) -> None:
+    """A process of its own: what 8 × 2,000 tokens add to its peak, with the weights, over weights + caches."""
+
+    def measure() -> list[Row]:
+        script = MEMORY.format(folder=str(Path(__file__).parent))
+        shares = []
+        for _ in range(3):
+            made = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+            weights, caches, added = map(int, made.split()[-3:])
+            shares.append((weights + added) / (weights + caches))
+        detail = f"{weights / 2**20:.0f} MiB weights, {caches / 2**20:.0f} MiB caches, batch 8; 3 processes"
+        return [row("peak memory ÷ (weights + caches), 12 × 512", 1.25, shares, at_most=True, detail=detail)]
+
+    once(benchmark, measure, take)
+
+
+def test_rounds_are_enough() -> None:
+    """The second smallest and second largest of nine hold the median with more than 95 %."""
+    assert 1 - 2 * (1 + ROUNDS) / 2**ROUNDS > 0.95
+    assert resource.RUSAGE_SELF == 0

@@ -1,0 +1,261 @@
+"""What backends promise beside the right tokens: buffers that serve again, recordings that repeat nothing of Python."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import torch
+from tiny_models import counted, family, generate, noised, prompts, requests, stock
+
+from fairspec_bench.engine import backends
+from fairspec_bench.engine.backends import BACKENDS, Plain, Tape, buckets, sixteens
+from fairspec_bench.engine.batch import Batch, Clock
+from fairspec_bench.engine.drafters import LookupDrafter, ModelDrafter
+from fairspec_bench.engine.drafting import Drafter
+from fairspec_bench.engine.loop import Bench, Decoder
+from fairspec_bench.engine.model import Model, wrap
+from fairspec_bench.records import Backend, FairspecError, Rule
+from fairspec_bench.score import backend as chosen
+
+SHORT, LONG = prompts(9, 3, 20), prompts(5, 60, 90, seed=5)
+
+
+@cache
+def verifier(backend: Backend) -> Model:
+    return replace(wrap(family("llama"), "llama"), backend=backend)
+
+
+@cache
+def wanted(cap: int) -> dict[str, tuple[tuple[int, ...], ...]]:
+    hf = stock(verifier("eager"))
+    return {"short": tuple(generate(hf, ids, cap) for ids in SHORT), "long": tuple(generate(hf, x, cap) for x in LONG)}
+
+
+def drafter(kind: str) -> Drafter:
+    model = verifier("eager")
+    if kind == "ngram":
+        return counted(model, list(zip(SHORT, wanted(12)["short"], strict=True)))
+    return LookupDrafter() if kind == "lookup" else ModelDrafter(noised(model, 0.02), model)
+
+
+def decoder(backend: Backend, kind: str = "model", batch_size: int = 3, rule: Rule | None = None) -> Decoder:
+    rule = rule or Rule()
+    return Decoder(verifier(backend), drafter(kind), rule=rule, gamma=3, batch_size=batch_size, seed=0)
+
+
+def ids(decoder: Decoder, asked: list[list[int]], cap: int = 12) -> tuple[tuple[int, ...], ...]:
+    done = {row.key: row.ids for row in decoder.decode(requests(asked, cap))}
+    return tuple(done[f"p{i}"] for i in range(len(asked)))
+
+
+# --------------------------------------------------------------------------- buffers
+
+
+@pytest.mark.parametrize("backend", ["eager", "graph"])
+@pytest.mark.parametrize("kind", ["model", "ngram", "lookup"])
+def test_a_decoder_serves_again(backend: Backend, kind: str) -> None:
+    """Call after call: on the same buffers where they fit, after a call that was given up half-way, then on longer."""
+    pair, want = decoder(backend, kind), wanted(12)
+    assert ids(pair, SHORT) == want["short"]
+    bench = pair.bench
+    next(pair.decode(requests(SHORT, 12)))
+    assert ids(pair, SHORT[::-1]) == want["short"][::-1]
+    assert pair.bench is bench
+    assert ids(pair, LONG) == want["long"]
+    assert pair.bench is not bench or backend == "graph"
+    assert ids(pair, SHORT[:2]) == want["short"][:2]
+
+
+def test_a_bench_is_kept_whole_or_not_at_all() -> None:
+    pair = decoder("eager")
+    list(pair.decode(requests(SHORT, 12)))
+    plain = pair.bench
+    text = {f"p{i}": row for i, row in enumerate(wanted(12)["short"])}
+    done = list(pair.decode(requests(SHORT, 12), text))
+    assert {row.key: row.ids for row in done} == text
+    assert pair.bench is not plain
+
+
+# --------------------------------------------------------------------------- recordings
+
+
+def test_a_recorded_block_is_recorded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    record = Tape.record
+    monkeypatch.setattr(Tape, "record", lambda self, body, exact: made.append(exact) or record(self, body, exact))
+    pair = decoder("graph", batch_size=2)
+    for _ in range(2):
+        ids(pair, SHORT)
+        list(pair.decode(requests(SHORT, 12), exact_times=True))
+    assert made == [False, True]
+
+
+def test_only_what_the_device_does_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Positions moved on by Python instead of in place: right when run as it is, stuck when recorded."""
+
+    def rebound(self: Batch, accepted: torch.Tensor, tokens: torch.Tensor) -> None:
+        self.ids.scatter_(1, self.after(tokens.shape[1]), tokens)
+        self.pos = self.pos + (accepted + 1) * self.live
+
+    init = Bench.__init__
+
+    def placed(self: Bench, *args: object) -> None:
+        init(self, *args)
+        self.batch.row = lambda row: replace(Batch.row(self.batch, row))
+
+    want = wanted(12)["short"]
+    row = Batch.row
+    monkeypatch.setattr(Batch, "commit", rebound)
+    # A row's own batch must still move the real positions when a prompt ends.
+    monkeypatch.setattr(Batch, "row", lambda self, index: _Writing(row(self, index), self, index))
+    assert ids(decoder("eager"), SHORT) == want
+    assert ids(decoder("graph"), SHORT) != want
+
+
+class _Writing:
+    """A row of a batch whose `commit` writes into the batch itself."""
+
+    def __init__(self, row: Batch, batch: Batch, index: int):
+        self.row, self.batch, self.index = row, batch, index
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.row, name)
+
+    def commit(self, accepted: torch.Tensor, tokens: torch.Tensor) -> None:
+        self.row.ids.scatter_(1, self.row.after(tokens.shape[1]), tokens)
+        self.batch.pos[self.index] += int(accepted) + 1
+
+
+@pytest.mark.parametrize(
+    "impossible",
+    [
+        lambda x: x.sum().item(),
+        lambda x: int(x[0]),
+        lambda x: x.nonzero(),
+        lambda x: x[x > 1],
+        lambda x: x + torch.tensor([1.0]),
+        lambda x: x.repeat_interleave(x.long()),
+    ],
+)
+def test_what_no_device_can_record_is_refused(impossible: object) -> None:
+    x = torch.arange(3.0)
+    with pytest.raises(RuntimeError, match="cannot be recorded"):
+        Tape().record(lambda steps: impossible(x), exact=False)
+
+
+def test_a_tape_works_on_the_memory_it_was_recorded_on() -> None:
+    x, y = torch.arange(4.0), torch.zeros(4)
+
+    def body(steps: Plain) -> torch.Tensor:
+        y[1:].add_(x[1:] * 2)
+        return (y.view(2, 2).T + x[0]).flatten()
+
+    segments, result = Tape().record(body, exact=False)
+    x += 1
+    for segment in segments:
+        segment.replay()
+    assert y.tolist() == [0, 2 + 4, 4 + 6, 6 + 8]
+    assert result.tolist() == [1, 4 + 6 + 1, 2 + 4 + 1, 6 + 8 + 1]
+
+
+@pytest.mark.parametrize("backend", ["eager", "graph"])
+@pytest.mark.parametrize("kind", ["model", "ngram", "lookup"])
+def test_times_of_steps_add_up(backend: Backend, kind: str) -> None:
+    """γ = 3: one first draft and two further ones for each verification, and what is left is the host's."""
+    for row in decoder(backend, kind, batch_size=1).decode(requests(SHORT, 12), exact_times=True):
+        p = row.pieces
+        assert (p.draft_first, p.draft_next, p.verify) == (len(row.blocks), 2 * len(row.blocks), len(row.blocks))
+        assert p.draft_first_ns + p.draft_next_ns + p.verify_ns + p.rest_ns == row.decode_ns
+
+
+def test_a_whole_recording_tells_only_the_whole() -> None:
+    for row in decoder("graph", batch_size=1).decode(requests(SHORT, 12)):
+        assert (row.pieces.verify, row.pieces.rest_ns) == (0, row.decode_ns)
+
+
+@pytest.mark.parametrize("rounded", [sixteens, buckets])
+def test_slots_are_rounded_up_to_few(rounded: object) -> None:
+    found = [rounded(slots) for slots in range(1, 20_000)]
+    assert all(
+        slots <= made <= max(256, slots * 5 / 4 + 1) or made <= slots + 255 for slots, made in enumerate(found, 1)
+    )
+    assert found == sorted(found)
+    assert [rounded(made) for made in found] == found
+    assert len(set(map(buckets, range(1, 33_000)))) < 40
+
+
+def test_every_backend_is_named_once() -> None:
+    assert set(BACKENDS) == set(Backend.__args__)
+
+
+# --------------------------------------------------------------------------- the one that pays
+
+
+def choice(asked: Backend | None, steps: int, model: Model | None = None) -> tuple[Backend, str | None]:
+    model = model or verifier("eager")
+    return chosen.choose(asked, model, drafter("model"), Rule(), 3, steps)
+
+
+def test_compiling_is_chosen_where_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    trials = []
+    monkeypatch.setattr(chosen, "_cannot_compile", lambda *pair: trials.append(pair))
+    few = chosen.COMPILE_PAYS_FROM // 2 - 1
+    assert choice(None, few) == ("eager", None)
+    assert not trials
+    assert choice(None, few + 1) == ("compile", None)
+    assert choice("compile", 1) == ("compile", None)
+    assert choice("eager", 10**9) == ("eager", None)
+    assert choice("graph", 1) == ("graph", None)
+
+
+def test_where_nothing_can_be_compiled_a_word_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chosen, "compiler_works", lambda: "no C++ compiler found")
+    backend, word = choice(None, 10**9)
+    assert (backend, "no C++ compiler found" in str(word)) == ("eager", True)
+    with pytest.raises(FairspecError, match=r"no C.. compiler found.*--backend eager"):
+        choice("compile", 1)
+
+
+def test_a_model_that_cannot_be_compiled_is_found_out_before_the_run() -> None:
+    hf = family("llama")
+    layer = hf.model.layers[0]
+    forward = layer.forward
+
+    def asks_the_host(hidden: torch.Tensor, **kwargs: object) -> torch.Tensor:
+        return forward(hidden + 1 if hidden.sum() > 1e9 else hidden, **kwargs)
+
+    layer.forward = asks_the_host
+    backend, word = choice(None, 10**9, wrap(hf, "odd"))
+    assert (backend, "not compiled" in str(word)) == ("eager", True)
+
+
+def test_the_compiler_is_tried_for_real() -> None:
+    assert backends.compiler_works() is None
+
+
+def test_steps_at_most() -> None:
+    assert chosen.most_steps([10, 10, 20], 4, [10, 20], 5) == 10 + 3 * 5 * 30
+
+
+def test_a_spread_verifier_is_not_recorded() -> None:
+    hf = family("llama")
+    hf.hf_device_map = {"model.layers.0": 0, "model.layers.1": 1}
+    spread = wrap(hf, "spread")
+    backend, word = choice(None, 10**9, spread)
+    assert (backend, "no rank" in str(word)) == ("eager", True)
+    with pytest.raises(FairspecError, match="several devices"):
+        choice("graph", 1, spread)
+
+
+def test_a_clock_without_exactness_never_waits_for_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: waits.append(1))
+    clock = Clock(torch.device("cuda"), exact=False)
+    waits.clear()
+    clock.lap("verify")
+    clock.end()
+    assert not waits
+    assert clock.totals["verify"] == 0
+    assert clock.totals["rest_ns"] == clock.totals["decode_ns"] > 0
