@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 OUT    ?= build/demo
 
-.PHONY: demo demo-quick test browser lint results studies wheel clean
+.PHONY: demo demo-quick test browser bench bench-gpu lint results studies wheel clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found. Install Python 3.11 or newer, or run 'make PYTHON=python3 $(MAKECMDGOALS)'."; exit 2; }
@@ -24,6 +24,14 @@ test: $(VENV)/.installed
 browser: $(VENV)/.installed
 	tests/browser/tools.sh build/browser-tools
 	$(BIN)/pytest -m browser tests/browser
+
+# Ratios taken in turn in one process: only on a machine that does nothing else do they mean something.
+BENCH := $(BIN)/pytest -o addopts= --benchmark-only --benchmark-disable-gc
+bench: $(VENV)/.installed
+	$(BENCH) tests/bench/test_engine.py --table docs/results/engine --benchmark-json build/bench.json
+
+bench-gpu: $(VENV)/.installed
+	$(BENCH) tests/bench/test_gpu.py --table docs/results/engine-gpu --benchmark-json build/bench-gpu.json
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -50,7 +50,7 @@ Languages = Annotated[str | None, typer.Option(help="Languages, comma-separated.
 Limit = Annotated[int | None, typer.Option(help="Only the first N prompts of each language.")]
 BatchSize = Annotated[int, typer.Option("--batch_size", help="Rows decoded together.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
-Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16. auto: bfloat16 on a GPU.")]
 Seed = Annotated[int, typer.Option(help="Seed of sampling and of the races' order.")]
 Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
 TopK = Annotated[int, typer.Option("--top_k", help="0 is off.")]
@@ -172,7 +172,7 @@ def plan(
     limit: Limit = None,
     batch_size: BatchSizes = "8",
     device: Device = "cpu",
-    dtype: Dtype = "float32",
+    dtype: Dtype = "auto",
     seed: Seed = 0,
     temperature: Temperature = 0.0,
     top_k: TopK = 0,

@@ -133,11 +133,14 @@ def make_ask(
     languages: Sequence[str] | None = None,
     gamma: int | Sequence[int] = 4,
     batch_size: int | Sequence[int] = 8,
+    device: str = "cpu",
+    dtype: str = "auto",
     **options: Any,
 ) -> Ask:
     """A run as asked for; `options` are the fields of `score.prepare.Ask`. Raises `FairspecError`.
 
-    Of several `gamma` or `batch_size` the first is the run's own, and all are swept.
+    `dtype` auto: bfloat16 on a GPU, float32 on a CPU. Of several `gamma` or `batch_size` the first is the run's own,
+    and all are swept.
     """
     from fairspec_bench.score.prepare import Ask, drafter_ask, make_rule, model_ask
 
@@ -147,6 +150,8 @@ def make_ask(
         suites=tuple(suites),
         rule=make_rule(temperature, top_k, top_p),
         languages=tuple(languages) if languages is not None else None,
+        device=device,
+        dtype=("bfloat16" if device.startswith("cuda") else "float32") if dtype == "auto" else dtype,
         **_own_and_swept("gamma", gamma),
         **_own_and_swept("batch_size", batch_size),
         **options,

@@ -409,3 +409,11 @@ def test_tracks_are_listed_and_a_new_one_needs_its_words(fairspec: Shell, tmp_pa
 def test_serving_what_is_not_there_is_one_line(fairspec: Shell, tmp_path: Path) -> None:
     status, _, err = fairspec("site", "serve", tmp_path)
     assert (status, err) == (2, f"fairspec: {tmp_path}: no site there. First: fairspec site build --out {tmp_path}.\n")
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "found"),
+    [("cpu", "auto", "float32"), ("cuda:1", "auto", "bfloat16"), ("cuda", "float32", "float32")],
+)
+def test_a_gpu_runs_in_bfloat16_unless_asked(device: str, dtype: str, found: str) -> None:
+    assert face.make_ask("v", "d", ["mgsm"], device=device, dtype=dtype).dtype == found

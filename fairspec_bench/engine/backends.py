@@ -172,8 +172,7 @@ class Recordings:
         if key not in self.kept:
             before = moved.clone()
             recorder = CudaRecorder(self) if self.device.type == "cuda" else Tape()
-            segments, result = recorder.record(body, exact)
-            moved.copy_(before)
+            segments, result = recorder.record(body, exact, lambda: moved.copy_(before))
             self.kept[key] = partial(_replay, segments, result)
         return self.kept[key]
 
@@ -202,7 +201,7 @@ class CudaRecorder:
     def __init__(self, recordings: Recordings):
         self.recordings = recordings
 
-    def record(self, body: Body, exact: bool) -> tuple[list[Segment], Tensor]:
+    def record(self, body: Body, exact: bool, undo: Callable[[], object]) -> tuple[list[Segment], Tensor]:
         pool = self.recordings.pool = self.recordings.pool or torch.cuda.graph_pool_handle()
         segments: list[Segment] = []
         side = torch.cuda.Stream()
@@ -210,6 +209,7 @@ class CudaRecorder:
         with torch.cuda.stream(side):
             for _ in range(2):  # libraries set themselves up on first use, which cannot be recorded
                 body(_Cut(lambda piece: None))
+                undo()
             side.synchronize()
             graph = torch.cuda.CUDAGraph()
             graph.capture_begin(pool=pool)
@@ -255,7 +255,7 @@ class Tape(TorchDispatchMode):
         super().__init__()
         self.operations: list[tuple[Callable[..., Any], Any, Any, Any]] = []
 
-    def record(self, body: Body, exact: bool) -> tuple[list[Segment], Tensor]:
+    def record(self, body: Body, exact: bool, undo: Callable[[], object]) -> tuple[list[Segment], Tensor]:
         segments: list[Segment] = []
 
         def cut(piece: str) -> None:
@@ -265,6 +265,7 @@ class Tape(TorchDispatchMode):
 
         with self:
             result = body(_Cut(cut))
+        undo()
         cut("")
         return segments, result
 

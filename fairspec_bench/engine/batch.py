@@ -153,7 +153,7 @@ class Clock:
         return time.perf_counter_ns()
 
     def begin(self) -> None:
-        self.begun = self.mark = self.now()
+        self.begun = self.mark = time.perf_counter_ns()
         self.known = 0
         if self.cuda and self.exact:
             self.events = []

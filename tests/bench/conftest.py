@@ -43,32 +43,43 @@ def note(request: pytest.FixtureRequest) -> Callable[[str], None]:
     return request.config.stash.setdefault(NOTES, []).append
 
 
-def table(rows: list[Row]) -> str:
-    lines = ["| what | aim | measured | 95 % interval | met | |", "|---|---|---|---|---|---|"]
-    for each in rows:
-        met = "yes" if each.met else "**no**"
-        value, low, high = (f"{number:.3g}" for number in (each.value, each.low, each.high))
-        lines.append(f"| {each.what} | {each.aim} | {value} | {low} to {high} | {met} | {each.detail} |")
-    return "\n".join(lines)
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    rows = config.stash.get(ROWS, [])
+    rows, path = config.stash.get(ROWS, []), config.getoption("--table", None)
     if not rows:
         return
     notes = config.stash.get(NOTES, [])
-    device = "cuda" if "cuda" in str(config.getoption("--table")) and torch.cuda.is_available() else "cpu"
-    here = describe(device)
-    text = table(rows) + "\n\n" + "\n".join(notes) + "\n"
-    terminalreporter.write_line(text)
-    if path := config.getoption("--table"):
-        machine = (
-            f"{here.processor}, {here.cores} cores, {here.threads} threads, {here.device_name}; Python {here.python}"
-        )
-        packages = ", ".join(f"{name} {version}" for name, version in sorted(here.packages.items()))
-        head = f"Machine: {machine}. Versions: {packages}. Code: {here.commit}. {here.started}."
+    terminalreporter.write_line("\n".join([*table(rows), "", *notes]))
+    if path:
         write_atomic(path.with_suffix(".json"), json.dumps([asdict(each) for each in rows], indent=1) + "\n")
-        profile = (
-            "\n\n## Where a block's time goes\n\nEmbedded pair, γ = 4, batch 1.\n\n" + "\n".join(notes) if notes else ""
-        )
-        write_atomic(path.with_suffix(".table.md"), f"{table(rows)}\n\n{head}{profile}\n")
+        write_atomic(path.with_suffix(".md"), page(rows, notes, "cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def table(rows: list[Row]) -> list[str]:
+    lines = ["| what | aim | measured | 95 % interval | met | |", "|---|---|---|---|---|---|"]
+    for each in rows:
+        value, low, high = (f"{number:.3g}" for number in (each.value, each.low, each.high))
+        met = "yes" if each.met else "**no**"
+        lines.append(f"| {each.what} | {each.aim} | {value} | {low} to {high} | {met} | {each.detail} |")
+    return lines
+
+
+def page(rows: list[Row], notes: list[str], device: str) -> str:
+    here = describe(device)
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(here.packages.items()))
+    profile = ["", "## Where a block's time goes", "", "Embedded pair, γ = 4, batch 1.", "", *notes] if notes else []
+    return "\n".join(
+        [
+            "# The engine beside Transformers and its own limits",
+            "",
+            f"Made by `make {'bench-gpu' if device == 'cuda' else 'bench'}`. The two sides of a row are taken in turn,",
+            "in one process, on the same pair and ids. The figure is the median of rounds' ratios (nine, or seven),",
+            "the interval that of the order statistics; of a speed-up, the race's. A missed aim stays in the table.",
+            "",
+            *table(rows),
+            "",
+            f"Machine: {here.processor}, {here.cores} cores, one thread used, {here.device_name}.",
+            f"Python {here.python}; {versions}. Commit {here.commit}. {here.started}.",
+            *profile,
+            "",
+        ]
+    )

@@ -14,7 +14,14 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    LogitsProcessorList,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from fairspec_bench.codec import Codec
 from fairspec_bench.engine.drafters import ModelDrafter, OracleDrafter
@@ -88,7 +95,8 @@ def wait() -> None:
 class Pair:
     """A verifier, a drafter, prompts, and the verifier's own texts. With `acceptance` drafts come from an oracle.
 
-    The drafter's forward passes are run all the same, so that cost is real where acceptance is set.
+    The drafter's forward passes are run all the same, so that cost is real where acceptance is set. `scripted`: the
+    texts are random and imposed on either side, since half types round otherwise in every implementation.
     """
 
     name: str
@@ -96,9 +104,13 @@ class Pair:
     small: Model
     requests: tuple[Request, ...]
     acceptance: float | None = None
+    scripted: bool = False
 
     @cached_property
     def texts(self) -> dict[str, tuple[int, ...]]:
+        if self.scripted:
+            told = _random_requests(len(self.requests), self.requests[0].cap, 1, self.verifier.vocab_size, seed=8)
+            return {request.key: text.ids for request, text in zip(self.requests, told, strict=True)}
         return {row.key: row.ids for row in self.decoder(None).decode(self.requests)}
 
     @cached_property
@@ -111,6 +123,11 @@ class Pair:
     def decoder(self, drafter: Drafter | None, gamma: int = GAMMA, batch_size: int = 1) -> Decoder:
         return Decoder(self.verifier, drafter, rule=GREEDY, gamma=gamma, batch_size=batch_size, seed=0)
 
+    def decode(self, decoder: Decoder) -> None:
+        """Every prompt, which must come out as it should."""
+        made = decoder.decode(self.requests, self.texts if self.scripted else None)
+        assert {row.key: row.ids for row in made} == self.texts
+
     # The same through Transformers, with its own attention and caches.
 
     @cached_property
@@ -120,7 +137,7 @@ class Pair:
     def generate(self) -> None:
         """Greedy `generate`, prompt by prompt."""
         for request in self.requests:
-            self._require(request, self.stock.generate(**_asked(self.stock, request)))
+            self._require(request, self.stock.generate(**self._asked(request)))
 
     @cached_property
     def assistant(self) -> PreTrainedModel:
@@ -137,7 +154,7 @@ class Pair:
         """`generate(assistant_model=…)`, prompt by prompt."""
         for request in self.requests:
             self.__dict__["told"] = self._drafts[request.key]
-            self._require(request, self.stock.generate(**_asked(self.stock, request), assistant_model=self.assistant))
+            self._require(request, self.stock.generate(**self._asked(request), assistant_model=self.assistant))
 
     @cached_property
     def _drafts(self) -> dict[str, dict[int, int]]:
@@ -156,20 +173,27 @@ class Pair:
         logits[:, -1] = -1e4
         logits[:, -1, self.__dict__["told"].get(slot, 0)] = 1e4
 
+    def _asked(self, request: Request) -> dict[str, object]:
+        ids = torch.tensor([request.ids], device=self.stock.device)
+        text = self.texts[request.key]
+
+        def impose(so_far: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            place = so_far.shape[1] - len(request.ids)
+            scores[:, text[min(place, len(text) - 1)]] = 1e9
+            return scores
+
+        return {
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
+            "do_sample": False,
+            "max_new_tokens": request.cap,
+            "pad_token_id": 0,
+            "logits_processor": LogitsProcessorList([impose] if self.scripted else []),
+        }
+
     def _require(self, request: Request, made: torch.Tensor) -> None:
         ids = tuple(made[0, len(request.ids) :].tolist())
         assert ids == self.texts[request.key], f"{self.name}: Transformers' ids are others than ours"
-
-
-def _asked(hf: PreTrainedModel, request: Request) -> dict[str, object]:
-    ids = torch.tensor([request.ids], device=hf.device)
-    return {
-        "input_ids": ids,
-        "attention_mask": torch.ones_like(ids),
-        "do_sample": False,
-        "max_new_tokens": request.cap,
-        "pad_token_id": 0,
-    }
 
 
 def _stock(model: Model) -> PreTrainedModel:
@@ -269,10 +293,11 @@ def shaped_like_qwen(
         small,
         _random_requests(2, 256, cap, vocabulary),
         acceptance=acceptance,
+        scripted=True,
     )
 
 
-def _random_requests(count: int, length: int, cap: int, vocabulary: int) -> tuple[Request, ...]:
-    generator = torch.Generator().manual_seed(3)
+def _random_requests(count: int, length: int, cap: int, vocabulary: int, seed: int = 3) -> tuple[Request, ...]:
+    generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(1, vocabulary, (count, length), generator=generator).tolist()
     return tuple(Request(f"p{i}", tuple(prompt), cap, i) for i, prompt in enumerate(ids))

@@ -6,7 +6,6 @@ never hidden, and fails nothing: `docs/results/engine.md` says by how much.
 
 from __future__ import annotations
 
-import resource
 import statistics
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from fairspec_bench.codec import Codec
 from fairspec_bench.engine.backends import BACKENDS, Compiled
 from fairspec_bench.engine.batch import Batch, Clock
-from fairspec_bench.engine.loop import Decoded, Decoder, as_request
+from fairspec_bench.engine.loop import Decoded, as_request
 from fairspec_bench.engine.model import Rows
 from fairspec_bench.records import Backend, Pieces, Trace
 from fairspec_bench.score.prepare import Ask, ModelAsk, prepare
@@ -54,15 +53,12 @@ def test_beside_transformers(name: str, benchmark: BenchmarkFixture, take: Take)
     pair = PAIRS[name](BACKEND)
     alone, both = pair.decoder(None), pair.decoder(pair.drafter)
 
-    def decode(decoder: Decoder) -> None:
-        assert {row.key: row.ids for row in decoder.decode(pair.requests)} == pair.texts
-
     def measure() -> list[Row]:
         found = in_turn(
             {
-                "ours": partial(seconds, lambda: decode(both)),
+                "ours": partial(seconds, lambda: pair.decode(both)),
                 "assisted": partial(seconds, pair.assisted),
-                "ours alone": partial(seconds, lambda: decode(alone)),
+                "ours alone": partial(seconds, lambda: pair.decode(alone)),
                 "generate": partial(seconds, pair.generate),
             }
         )
@@ -336,4 +332,3 @@ def test_peak_memory(benchmark: BenchmarkFixture, take: Take) -> None:
 def test_rounds_are_enough() -> None:
     """The second smallest and second largest of nine hold the median with more than 95 %."""
     assert 1 - 2 * (1 + ROUNDS) / 2**ROUNDS > 0.95
-    assert resource.RUSAGE_SELF == 0

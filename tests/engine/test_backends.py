@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
 
@@ -10,11 +12,11 @@ import torch
 from tiny_models import counted, family, generate, noised, prompts, requests, stock
 
 from fairspec_bench.engine import backends
-from fairspec_bench.engine.backends import BACKENDS, Plain, Tape, buckets, sixteens
+from fairspec_bench.engine.backends import BACKENDS, Body, Plain, Recordings, Tape, buckets, sixteens
 from fairspec_bench.engine.batch import Batch, Clock
 from fairspec_bench.engine.drafters import LookupDrafter, ModelDrafter
 from fairspec_bench.engine.drafting import Drafter
-from fairspec_bench.engine.loop import Bench, Decoder
+from fairspec_bench.engine.loop import Decoder
 from fairspec_bench.engine.model import Model, wrap
 from fairspec_bench.records import Backend, FairspecError, Rule
 from fairspec_bench.score import backend as chosen
@@ -84,12 +86,59 @@ def test_a_bench_is_kept_whole_or_not_at_all() -> None:
 def test_a_recorded_block_is_recorded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     record = Tape.record
-    monkeypatch.setattr(Tape, "record", lambda self, body, exact: made.append(exact) or record(self, body, exact))
+    monkeypatch.setattr(
+        Tape, "record", lambda self, body, exact, undo: made.append(exact) or record(self, body, exact, undo)
+    )
     pair = decoder("graph", batch_size=2)
     for _ in range(2):
         ids(pair, SHORT)
         list(pair.decode(requests(SHORT, 12), exact_times=True))
     assert made == [False, True]
+
+
+class _Graph:
+    """A CUDA graph that captures on a tape; unlike the device it does the work while it captures."""
+
+    def capture_begin(self, pool: object) -> None:
+        self.tape = Tape()
+        self.tape.__enter__()
+
+    def capture_end(self) -> None:
+        self.tape.__exit__(None, None, None)
+
+    def replay(self) -> None:
+        backends._again(self.tape.operations)
+
+
+class _Stream:
+    def wait_stream(self, other: object) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        pass
+
+
+class _OnCuda:
+    """The recorder for the device, on what stands in for it."""
+
+    def record(self, body: Body, exact: bool, undo: Callable[[], object]) -> object:
+        recorded = backends.CudaRecorder(Recordings(torch.device("cpu"))).record(body, exact, undo)
+        undo()
+        return recorded
+
+
+@pytest.mark.parametrize("kind", ["model", "ngram"])
+def test_the_recorder_for_the_device_down_to_the_capture(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Warm-ups undone, a graph for a block or for each of its steps, replayed in their order."""
+    cuda = {"CUDAGraph": _Graph, "Stream": _Stream, "current_stream": _Stream, "graph_pool_handle": object}
+    for name, stand_in in {**cuda, "stream": nullcontext}.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    monkeypatch.setattr(backends, "Tape", _OnCuda)
+    pair = decoder("graph", kind, batch_size=1)
+    assert ids(pair, SHORT) == wanted(12)["short"]
+    for row in pair.decode(requests(SHORT, 12), exact_times=True):
+        assert row.ids == wanted(12)["short"][int(row.key[1:])]
+        assert (row.pieces.draft_next, row.pieces.verify) == (2 * len(row.blocks), len(row.blocks))
 
 
 def test_only_what_the_device_does_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,12 +147,6 @@ def test_only_what_the_device_does_is_repeated(monkeypatch: pytest.MonkeyPatch) 
     def rebound(self: Batch, accepted: torch.Tensor, tokens: torch.Tensor) -> None:
         self.ids.scatter_(1, self.after(tokens.shape[1]), tokens)
         self.pos = self.pos + (accepted + 1) * self.live
-
-    init = Bench.__init__
-
-    def placed(self: Bench, *args: object) -> None:
-        init(self, *args)
-        self.batch.row = lambda row: replace(Batch.row(self.batch, row))
 
     want = wanted(12)["short"]
     row = Batch.row
@@ -142,7 +185,7 @@ class _Writing:
 def test_what_no_device_can_record_is_refused(impossible: object) -> None:
     x = torch.arange(3.0)
     with pytest.raises(RuntimeError, match="cannot be recorded"):
-        Tape().record(lambda steps: impossible(x), exact=False)
+        Tape().record(lambda steps: impossible(x), False, lambda: None)
 
 
 def test_a_tape_works_on_the_memory_it_was_recorded_on() -> None:
@@ -152,7 +195,7 @@ def test_a_tape_works_on_the_memory_it_was_recorded_on() -> None:
         y[1:].add_(x[1:] * 2)
         return (y.view(2, 2).T + x[0]).flatten()
 
-    segments, result = Tape().record(body, exact=False)
+    segments, result = Tape().record(body, False, lambda: None)
     x += 1
     for segment in segments:
         segment.replay()

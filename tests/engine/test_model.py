@@ -129,6 +129,17 @@ def test_other_refusals(tmp_path: Path) -> None:
     assert "encoder-decoder" in refusal(lambda: load_model(folder))
 
 
+def test_layers_are_spread_where_accelerate_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU all of them go to the CPU; the same tokens come out."""
+    folder = str(saved(tmp_path))
+    spread = load_model(folder, options={"device_map": "auto"})
+    assert not spread.spread
+    assert first(spread, [9, 10, 11], 6).ids == first(load_model(folder), [9, 10, 11], 6).ids
+    assert "Known: auto, balanced" in refusal(lambda: load_model(folder, options={"device_map": "mine"}))
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    assert "pip install accelerate" in refusal(lambda: load_model(folder, options={"device_map": "auto"}))
+
+
 def test_a_missing_hub_model_is_refused_at_once() -> None:
     started = time.perf_counter()
     assert "not in the Hub cache" in refusal(lambda: load_model("nobody/nothing"))
@@ -262,3 +273,17 @@ def test_longrope_goes_alone_and_stays_on_one_side_of_its_switch() -> None:
     with torch.no_grad():
         want = hf.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=6, pad_token_id=0)
     assert done.ids == tuple(want[0, 700:].tolist())
+
+
+def test_dynamic_rope_is_exact_up_to_the_last_position() -> None:
+    """It changes only beyond the positions a model has, which are refused: so a batch cannot change a row."""
+    rope = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
+    hf = family("llama", rope_parameters=rope, eos_token_id=None)
+    model = wrap(hf, "dynamic")
+    asked = [[9, 10, 11], [12] * 60, [*range(8, 58)] * 2]
+    want = [hf.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=128 - len(ids))[0] for ids in asked[2:]]
+    for count in (1, 3):
+        requests = [Request(f"p{i}", tuple(ids), 128 - len(ids), i) for i, ids in enumerate(asked[3 - count :])]
+        done = {r.key: r.ids for r in decode(model, None, requests, rule=Rule(), gamma=0, batch_size=3, seed=0)}
+        assert done[f"p{count - 1}"] == tuple(want[0][100:].tolist())
+    assert "positions" in refusal(lambda: first(model, [9] * 100, 29))

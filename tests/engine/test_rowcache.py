@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_models import VOCAB, family, stock
+from tiny_models import VOCAB, family, noised, prompts, requests, stock
+from torch.utils._pytree import tree_leaves
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from fairspec_bench.engine.backends import Plain, Tape
+from fairspec_bench.engine.batch import Clock
+from fairspec_bench.engine.drafters import LookupDrafter, ModelDrafter
+from fairspec_bench.engine.loop import Decoder, Request, decode
 from fairspec_bench.engine.model import PREFILL_CHUNK, Rows, wrap
 from fairspec_bench.engine.rowcache import RowCache, packed_sdpa
+from fairspec_bench.records import Rule
 
 
 def random_ids(*shape: int) -> torch.Tensor:
@@ -80,10 +86,6 @@ def test_eager_masks_are_additive() -> None:
 
 def test_the_last_position_does_not_depend_on_gamma() -> None:
     """A text may end at the very last position: drafts beyond it must not crash learned positions."""
-    from fairspec_bench.engine.drafters import LookupDrafter
-    from fairspec_bench.engine.loop import Request, decode
-    from fairspec_bench.records import Rule
-
     verifier = wrap(family("gpt2", n_positions=32, eos_token_id=None), "short")
     request = Request("p", tuple(random_ids(20).tolist()), 12, 0)
     options = {"rule": Rule(), "batch_size": 1, "seed": 0}
@@ -92,3 +94,33 @@ def test_the_last_position_does_not_depend_on_gamma() -> None:
         (done,) = decode(verifier, LookupDrafter(), [request], gamma=gamma, **options)
         assert done.ids == alone.ids
         assert len(done.ids) == 12
+
+
+def largest_made_in_a_block(attention: str) -> float:
+    """Numbers in the largest tensor that a block at long buffers allocates, over those in one layer's keys."""
+    verifier = wrap(family("llama", max_position_embeddings=4096, eos_token_id=None), "v", attention=attention)
+    pair = Decoder(verifier, ModelDrafter(noised(verifier, 0.02), verifier), rule=Rule(), gamma=3, batch_size=4, seed=0)
+    pair.make_room(requests(prompts(4, 20, 30), 2000))
+    for row, request in enumerate(requests(prompts(4, 20, 30), 2000)):
+        pair.bench.batch.place(row, request, None)
+        for rows in (pair.bench.rows, pair.bench.drafting.rows):
+            rows.prefill(row, request.ids)
+    bench = pair.bench
+    tape = Tape()
+    with tape, torch.no_grad():
+        bench.block(top=bench.slots - 5, exact_times=False)(Plain(Clock(torch.device("cpu"), exact=False)))
+    made = [
+        out.numel()
+        for _, args, _, outs in tape.operations
+        for out in tree_leaves(outs)
+        if isinstance(out, torch.Tensor)
+        and out.untyped_storage().data_ptr()
+        not in {x.untyped_storage().data_ptr() for x in tree_leaves(args) if isinstance(x, torch.Tensor)}
+    ]
+    return max(made) / bench.rows.cache.layers[0].keys.numel()
+
+
+def test_a_block_copies_no_cache() -> None:
+    """Rows of any length, nothing realigned, no keys repeated for each head: as stock attention would."""
+    assert largest_made_in_a_block("packed_sdpa") < 0.6
+    assert largest_made_in_a_block("sdpa") > 1.5

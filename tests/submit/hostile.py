@@ -364,6 +364,8 @@ WAYS: tuple[Way, ...] = (
     Way("drafts in the baseline", "B005", line(TIMING, pieces(draft_first=1))),
     Way("a copied reading", "B005", lines(TIMING, repeated)),
     Way("another machine", "B006", line("environments.jsonl", reset(device="cuda", device_name="Fast"))),
+    Way("another backend", "B006", document("run.json", lambda r: r.update(backend="graph"))),
+    Way("a spread verifier", "B006", in_config("verifier.options", {"device_map": "auto"})),
     Way("a better report", "P001", document("report.json", better_report)),
     Way("a luckier seed", "P001", document("report.json", reset(bootstrap_seed=7))),
     Way("a better drafter's own answers", "P001", line(DRAFTER_ANSWER, lambda r: r.update(correct=not r["correct"]))),
