@@ -6,7 +6,7 @@ Knows what each stage of a shard is made of. The folder knows how it is kept, `m
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fairspec_bench.engine.model import Model
@@ -128,6 +128,8 @@ class _Work:
         for timing in timed:
             self._keep(timing)
         self.float32: Model | None = None
+        small = prepared.drafter.model if prepared.drafter else None
+        self.small = replace(small, backend=prepared.verifier.backend) if small else None
 
     def lines(self, unit: Unit) -> Iterator[Record]:
         """The lines of a unit, in their order."""
@@ -177,9 +179,8 @@ class _Work:
 
     def _drafter_answers(self, unit: Unit) -> Iterator[Answer]:
         """What the drafter answers by itself, where it can be right or has a reference; nothing elsewhere."""
-        assert self.prepared.drafter is not None
-        assert self.prepared.drafter.model is not None
-        keys, model = self.config.shards[unit.shard], self.prepared.drafter.model
+        assert self.small is not None
+        keys, model = self.config.shards[unit.shard], self.small
         suite = self.prepared.questions.suites[unit.task.partition("/")[0]]
         if not suite.has_answers and not self._references(keys):
             return iter(())

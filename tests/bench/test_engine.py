@@ -10,7 +10,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,9 +23,10 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from fairspec_bench.codec import Codec
 from fairspec_bench.engine.backends import BACKENDS, Compiled
 from fairspec_bench.engine.batch import Batch, Clock
-from fairspec_bench.engine.loop import Decoded, as_request
+from fairspec_bench.engine.loop import Decoded, Decoder, as_request
 from fairspec_bench.engine.model import Rows
 from fairspec_bench.records import Backend, Pieces, Trace
+from fairspec_bench.score import run as running
 from fairspec_bench.score.prepare import Ask, ModelAsk, prepare
 from fairspec_bench.score.replay import replay
 from fairspec_bench.score.run import run
@@ -261,19 +263,24 @@ def test_one_more_drafter(benchmark: BenchmarkFixture, take: Take) -> None:
 
 
 def test_harness_overhead(benchmark: BenchmarkFixture, take: Take, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything of a run that is not a step of the loop or a pass of a model, over those: files, grading, report."""
+    """What a run does beside decoding and passes over texts with their scores, over those: files, grades, report."""
     inside = [0.0]
     prepared = prepare(asked(("en", "te", "th"), 16, backend=BACKEND, race_rounds=2, race_prompts=4))
 
-    def timed(work: Callable[..., object]) -> Callable[..., object]:
-        def called(*args: object, **options: object) -> object:
-            done: list[object] = []
-            inside[0] += seconds(lambda: done.append(work(*args, **options)))
-            return done[0]
+    def timed(work: Callable[..., Iterable[object]]) -> Callable[..., Iterator[object]]:
+        def called(*args: object, **options: object) -> Iterator[object]:
+            made, nothing = iter(work(*args, **options)), object()
+            while True:
+                started = time.perf_counter()
+                each = next(made, nothing)
+                inside[0] += time.perf_counter() - started
+                if each is nothing:
+                    return
+                yield each
 
         return called
 
-    for owner, name in ((Rows, "prefill"), (Rows, "read"), (Compiled, "run")):
+    for owner, name in ((Decoder, "decode"), (running, "replay"), (running, "target_nats")):
         monkeypatch.setattr(owner, name, timed(getattr(owner, name)))
 
     def whole() -> float:
@@ -290,26 +297,30 @@ def test_harness_overhead(benchmark: BenchmarkFixture, take: Take, monkeypatch: 
 
 
 MEMORY = """
-import resource, sys, torch
+import re, sys, torch
+from pathlib import Path
 sys.path.insert(0, {folder!r})
 torch.set_num_threads(1)
-from pace import middling
 import pace
-pair = middling("eager", cap=8)
-model = pair.verifier
-decoder = pair.decoder(None)
-list(decoder.decode(pair.requests))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-weights = sum(p.numel() * p.element_size() for p in model.hf.parameters())
-weights += sum(p.numel() * p.element_size() for p in pair.small.hf.parameters())
-requests = pace._random_requests(8, 1900, 100, 4096)
+
+def resident(which):
+    return 1024 * int(re.search(which + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+def numbers(tensors):
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+pair = pace.middling("eager", cap=8)
 both = pair.decoder(pair.drafter, batch_size=8)
-texts = {{r.key: (1,) * r.cap for r in requests}}
+list(pair.decoder(pair.drafter).decode(pair.requests, pair.texts))  # what libraries keep for themselves is there
+weights = numbers([*pair.verifier.hf.parameters(), *pair.small.hf.parameters()])
+requests = pace._random_requests(8, 1900, 100, 4096)
+texts = {{request.key: (1,) * request.cap for request in requests}}
+before = resident("VmRSS")
+Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
 list(both.decode(requests, texts))
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-caches = sum(t.numel() * t.element_size() for rows in (both.bench.rows, both.bench.drafting.payer.rows)
-             for layer in rows.cache.layers for t in (layer.keys, layer.values))
-print(weights, caches, after - before)
+added = resident("VmHWM") - before
+rows = (both.bench.rows, both.bench.drafting.payer.rows)
+print(weights, numbers([t for r in rows for layer in r.cache.layers for t in (layer.keys, layer.values)]), added)
 """
 
 
