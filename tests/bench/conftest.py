@@ -15,6 +15,7 @@ from fairspec_bench.records import write_atomic
 from fairspec_bench.score.environment import describe
 
 ROWS = pytest.StashKey[list[Row]]()
+READING = "## Aims missed, and why"
 NOTES = pytest.StashKey[list[str]]()
 
 
@@ -51,7 +52,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.write_line("\n".join([*table(rows), "", *notes]))
     if path:
         write_atomic(path.with_suffix(".json"), json.dumps([asdict(each) for each in rows], indent=1) + "\n")
-        write_atomic(path.with_suffix(".md"), page(rows, notes, "cuda" if torch.cuda.is_available() else "cpu"))
+        made = page(rows, notes, "cuda" if torch.cuda.is_available() else "cpu")
+        write_atomic(path.with_suffix(".md"), made + said_before(path.with_suffix(".md")))
 
 
 def table(rows: list[Row]) -> list[str]:
@@ -61,6 +63,12 @@ def table(rows: list[Row]) -> list[str]:
         met = "yes" if each.met else "**no**"
         lines.append(f"| {each.what} | {each.aim} | {value} | {low} to {high} | {met} | {each.detail} |")
     return lines
+
+
+def said_before(path: Path) -> str:
+    """What somebody wrote below the figures of an earlier table: it stays, to be read again."""
+    _, found, rest = (path.read_text() if path.exists() else "").partition(READING)
+    return f"\n{found}{rest}" if found else ""
 
 
 def page(rows: list[Row], notes: list[str], device: str) -> str:

@@ -215,7 +215,7 @@ def page(found: dict[str, Any]) -> str:
         "```",
         "",
         f"{machine['processor']}, {machine['cores']} cores, {found['threads']} thread(s), {machine['platform']}; "
-        f"Python {machine['python']}, {versions}.",
+        f"Python {machine['python']}, {versions}. Commit {machine['commit']}.",
         *(["The run was stopped and went on: its time is of the last part."] if found["resumed"] else []),
         "",
         "| step | hours | processor hours | peak resident memory, MiB |",
