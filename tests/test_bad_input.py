@@ -86,7 +86,7 @@ WRONG_OPTIONS = {
     "--languages ,": "no language chosen",
     "--gamma 0": "gamma=0: must be at least 1",
     "--gamma 65": "gamma=65: must be at most 64",
-    "--gamma four": "Invalid value for '--gamma': ",
+    "--gamma four": "--gamma four: not whole numbers",
     "--limit 0": "limit=0: must be at least 1",
     "--cap 0": "cap=0: must be at least 1",
     "--cap 600": "no prompt fits:",
