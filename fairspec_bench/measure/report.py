@@ -155,6 +155,8 @@ def _run_notes(book: Book) -> tuple[str, ...]:
         notes.append(
             "speedup_iid assumes i.i.d. acceptance and a verifier step of constant cost; it is no measurement."
         )
+    if book.timings and config.backend != "eager":
+        notes.append(f"blocks were run by the {config.backend} backend: compare times within one backend only.")
     if book.timings and enough.ends_early(config):
         notes.append(_race_end(book))
     return tuple(notes)

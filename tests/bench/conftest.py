@@ -60,8 +60,8 @@ def table(rows: list[Row]) -> list[str]:
     lines = ["| what | aim | measured | 95 % interval | met | |", "|---|---|---|---|---|---|"]
     for each in rows:
         value, low, high = (f"{number:.3g}" for number in (each.value, each.low, each.high))
-        met = "yes" if each.met else "**no**"
-        lines.append(f"| {each.what} | {each.aim} | {value} | {low} to {high} | {met} | {each.detail} |")
+        verdict = "yes" if each.met == "yes" else f"**{each.met}**"
+        lines.append(f"| {each.what} | {each.aim} | {value} | {low} to {high} | {verdict} | {each.detail} |")
     return lines
 
 
@@ -81,7 +81,8 @@ def page(rows: list[Row], notes: list[str], device: str) -> str:
             "",
             f"Made by `make {'bench-gpu' if device == 'cuda' else 'bench'}`. The two sides of a row are taken in turn,",
             "in one process, on the same pair and ids. The figure is the median of rounds' ratios (nine, or seven),",
-            "the interval that of the order statistics; of a speed-up, the race's. A missed aim stays in the table.",
+            "the interval that of the order statistics; of a speed-up, the race's. An aim is met by a whole",
+            "interval; `open` where it lies within. None is dropped.",
             "",
             *table(rows),
             "",

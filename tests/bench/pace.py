@@ -6,12 +6,14 @@ Everything is random or built in: no download. A `Row` is a line of `docs/result
 from __future__ import annotations
 
 import copy
+import math
 import random
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from typing import Literal
 
 import torch
 from transformers import (
@@ -32,6 +34,7 @@ from fairspec_bench.records import Backend, Rule
 from fairspec_bench.suite.tasks import load_suite
 from fairspec_bench.testbed.pair import embedded_pair
 
+Met = Literal["yes", "no", "open"]
 ROUNDS = 9
 GAMMA = 4
 GREEDY = Rule()
@@ -46,16 +49,24 @@ class Row:
     value: float
     low: float
     high: float
-    met: bool
+    met: Met
     detail: str = ""
+
+
+def met(low: float, high: float, least: float, most: float = math.inf) -> Met:
+    """Whether an aim is met: by the whole interval, by none of it, or by a part, which leaves it open."""
+    if least <= low and high <= most:
+        return "yes"
+    return "no" if high < least or low > most else "open"
 
 
 def row(what: str, aim: float, ratios: Sequence[float], *, at_most: bool = False, detail: str = "") -> Row:
     """The median of a ratio per round against its aim, with the interval of the order statistics (second of nine)."""
     value, ordered = statistics.median(ratios), sorted(ratios)
     inner = ordered[1:-1] if len(ordered) >= ROUNDS else ordered
-    met = value <= aim if at_most else value >= aim
-    return Row(what, f"{'≤' if at_most else '≥'} {aim:g}", value, inner[0], inner[-1], met, detail)
+    bounds = (-math.inf, aim) if at_most else (aim, math.inf)
+    found = met(inner[0], inner[-1], *bounds)
+    return Row(what, f"{'≤' if at_most else '≥'} {aim:g}", value, inner[0], inner[-1], found, detail)
 
 
 def in_turn(ways: Mapping[str, Callable[[], float]], rounds: int = ROUNDS) -> dict[str, list[float]]:

@@ -167,6 +167,8 @@ def test_ctrl_c_is_one_line_that_says_how_to_go_on(
             os.dup2(errors.fileno(), 2)
             os.environ["FAIRSPEC_CACHE_DIR"] = str(tmp_path / "cache")
             sys.stderr = errors
+            # Ignored is what a job in the background inherits.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             running.replay = interrupted  # type: ignore[attr-defined]
             cli.main(arguments(pair, out))
 
