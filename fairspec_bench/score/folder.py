@@ -112,9 +112,9 @@ def units(config: RunConfig) -> tuple[Unit, ...]:
     stages += ["drafter_answer"] * (drafter is not None and drafter.kind == "model")
     made = [Unit(shard, stage) for shard in mine for stage in stages]
     checked = [Unit(shard, "departure") for shard in mine if config.float32_check]
-    raced = [Unit(shard, "timing") for shard in mine if race_keys(config)[shard]]
-    swept = [Unit(shard, "sweep") for shard in mine if shard in sweep_keys(config)]
-    return (*made, *checked, *raced, *swept)
+    raced, swept = race_keys(config), sweep_keys(config)
+    timed = [Unit(shard, "timing") for shard in mine if raced[shard]]
+    return (*made, *checked, *timed, *(Unit(shard, "sweep") for shard in mine if shard in swept))
 
 
 def race_keys(config: RunConfig) -> dict[str, tuple[str, ...]]:
