@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 OUT    ?= build/demo
 
-.PHONY: demo demo-quick test browser bench bench-gpu lint results studies wheel clean
+.PHONY: demo demo-quick test browser backends bench bench-gpu lint results studies wheel clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found. Install Python 3.11 or newer, or run 'make PYTHON=python3 $(MAKECMDGOALS)'."; exit 2; }
@@ -24,6 +24,11 @@ test: $(VENV)/.installed
 browser: $(VENV)/.installed
 	tests/browser/tools.sh build/browser-tools
 	$(BIN)/pytest -m browser tests/browser
+
+# The tests of losslessness and of the sampling law with every model on each backend; compiling takes most of an hour.
+backends: $(VENV)/.installed
+	for backend in graph compile; do FAIRSPEC_TEST_BACKEND=$$backend $(BIN)/pytest --numprocesses 2 --dist worksteal \
+	  tests/engine/test_losslessness.py tests/engine/test_sampling.py || exit 1; done
 
 # Ratios taken in turn in one process: only on a machine that does nothing else do they mean something.
 BENCH := $(BIN)/pytest -o addopts= --benchmark-only --benchmark-disable-gc

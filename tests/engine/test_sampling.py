@@ -77,7 +77,9 @@ DRAFTERS = {"model": lambda: short_sighted()[1], "tempered": tempered, "ngram": 
 
 def transitions_pvalue(rule: Rule, rows: int, name: str = "model", backend: Backend = "eager") -> float:
     """χ² of (two tokens before, token) over all contexts of `rows` samples of 200 tokens after the first; γ = 3."""
-    verifier, drafter = replace(short_sighted()[0], backend=backend), DRAFTERS[name]()
+    verifier, drafter = short_sighted()[0], DRAFTERS[name]()
+    if backend != "eager":
+        verifier = replace(verifier, backend=backend)
     groups = ("g/even", "g/odd")
     asked = [Request(str(i), (i % SMALL, i // SMALL % SMALL), CAP, i, None, groups[i % 2]) for i in range(rows)]
     counts = torch.zeros(SMALL**3, dtype=torch.float64)
