@@ -24,7 +24,7 @@ from fairspec_bench.engine.noise import Purpose, exponential, uniform
 from fairspec_bench.engine.rule import log_probs
 from fairspec_bench.records import Block, FairspecError, Finish, Pieces, Rule
 
-__all__ = ["Decoded", "Decoder", "Request", "StopCheck", "as_request", "decode"]
+__all__ = ["Decoded", "Decoder", "Request", "StopCheck", "as_request", "decode", "ending"]
 
 
 @dataclass(frozen=True)
@@ -248,7 +248,7 @@ class _Row:
         """Append tokens up to the end of the output; → how many."""
         before = len(self.ids)
         self.ids += tokens
-        keep, self.end = _ending(self.ids, before, self.room, self.request.stop, eos_ids)
+        keep, self.end = ending(self.ids, before, self.room, self.request.stop, eos_ids)
         del self.ids[keep:]
         return keep - before
 
@@ -273,7 +273,7 @@ class _Row:
         )
 
 
-def _ending(
+def ending(
     ids: Sequence[int], new: int, room: int, stop: StopCheck | None, eos_ids: frozenset[int]
 ) -> tuple[int, Finish | None]:
     """How many ids belong to the output and why it ends there; ids before `new` are known not to end it."""

@@ -231,14 +231,27 @@ def _block_columns(
 
 
 def _live_columns(keys: Sequence[str], timings: Iterable[Timing], gamma: int) -> dict[str, Array]:
-    live: dict[str, list[Block]] = {}
+    tested, accepted = dict.fromkeys(keys, 0), dict.fromkeys(keys, 0)
+    seen = set()
     for timing in timings:
         if timing.mode == "speculative":
-            live.setdefault(timing.key, []).extend(timing.blocks)
-    tested: list[float | None] = []
-    accepted: list[float | None] = []
-    for key in keys:
-        blocks = live.get(key)
-        accepted.append(None if blocks is None else sum(block.accepted for block in blocks))
-        tested.append(None if blocks is None else sum(min(block.emitted, gamma) for block in blocks))
-    return {"live_tested": column(tested), "live_accepted": column(accepted)}
+            seen.add(timing.key)
+            found = live_drafts(timing, gamma)
+            tested[timing.key] += found[0]
+            accepted[timing.key] += found[1]
+    return {
+        "live_tested": column(tested[key] if key in seen else None for key in keys),
+        "live_accepted": column(accepted[key] if key in seen else None for key in keys),
+    }
+
+
+def live_drafts(timing: Timing, gamma: int) -> tuple[int, int]:
+    """Drafts tested and accepted in one live decode: by its blocks, those inside the text.
+
+    An engine's own counters serve where the blocks are unknown, or some of them had no drafts.
+    """
+    counted = timing.counters
+    if counted is not None and counted.rounds != len(timing.blocks):
+        tested = counted.rounds + sum(counted.accepted_by_position[: gamma - 1])
+        return min(tested, counted.drafts), counted.accepted
+    return sum(min(block.emitted, gamma) for block in timing.blocks), sum(block.accepted for block in timing.blocks)

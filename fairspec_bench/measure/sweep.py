@@ -26,10 +26,14 @@ SECOND = 1e9
 
 @dataclass(frozen=True)
 class Spent:
-    """What one task took on some prompts with one batch size and γ: `ns` `[rounds]` of decoding, for `tokens`."""
+    """What one task took on some prompts with one batch size and γ: `ns` `[rounds]` of decoding, for `tokens`.
+
+    `latency_ns` `[rounds, prompts]` is each request's, of an engine that serves; else it has no prompts.
+    """
 
     ns: Array
     tokens: int
+    latency_ns: Array
 
 
 Cells = Mapping[tuple[str, int, int, int], Spent]
@@ -99,6 +103,14 @@ def payoff_words(payoff: Payoff, quiet: bool) -> str:
     return f"not from batch {payoff.stops_at}" if payoff.verdict == "stops" else payoff.verdict
 
 
+def served_within(cells: Sequence[SweepCell]) -> dict[str, list[Estimate]]:
+    """The latencies of these cells by the share of requests that stay within them; empty where none was served."""
+    found = {"half": [each.latency_p50 for each in cells], "95 %": [each.latency_p95 for each in cells]}
+    return {
+        share: [each or Estimate() for each in latencies] for share, latencies in found.items() if any(latencies)
+    }
+
+
 def best_gamma(cells: Cells, tasks: Sequence[str], batch: int, gammas: Sequence[int]) -> BestGamma | None:
     """The one γ for all tasks at a batch size, chosen on half 0 and reported on half 1; `None` where either is missing.
 
@@ -133,8 +145,23 @@ def _cell(cells: Cells, task: str, batch: int, gamma: int) -> SweepCell:
     pace = over_rounds(np.log(SECOND) - _log_per_token(here)) if here else Estimate()
     worth = speedup(plain, here) if gamma != AUTOREGRESSIVE and here and len(here) == len(plain) else Estimate()
     return SweepCell(
-        task=task, batch_size=batch, gamma=gamma, tokens_per_second=published(pace), speedup=published(worth)
+        task=task,
+        batch_size=batch,
+        gamma=gamma,
+        tokens_per_second=published(pace),
+        speedup=published(worth),
+        latency_p50=_latency(here, 50),
+        latency_p95=_latency(here, 95),
     )
+
+
+def _latency(spent: Sequence[Spent], percent: float) -> Estimate | None:
+    """What so many percent of the requests of all halves stay within, seconds; `None` where none was served."""
+    rounds = min((len(each.ns) for each in spent), default=0)
+    waited = [each.latency_ns[:rounds] for each in spent if each.latency_ns.size]
+    if not rounds or not waited:
+        return None
+    return published(over_rounds(np.log(np.percentile(np.concatenate(waited, axis=1), percent, axis=1) / SECOND)))
 
 
 def _halves(cells: Cells, task: str, batch: int, gamma: int) -> list[Spent]:
@@ -158,13 +185,20 @@ def _cells(lines: Iterable[Throughput]) -> dict[tuple[str, int, int, int], Spent
     for (task, *_), by_round in found.items():
         rounds[task] = rounds.get(task, set(by_round)) & set(by_round)
     return {
-        key: Spent(
-            ns=np.array([by_round[turn].decode_ns for turn in sorted(rounds[key[0]])], dtype=np.float64),
-            tokens=next(iter(by_round.values())).tokens - next(iter(by_round.values())).prompts,
-        )
+        key: _spent([by_round[turn] for turn in sorted(rounds[key[0]])])
         for key, by_round in found.items()
         if rounds[key[0]]
     }
+
+
+def _spent(lines: Sequence[Throughput]) -> Spent:
+    """One configuration's rounds. A prompt's first token comes of its prefill, which counts only where it is served."""
+    first = lines[0]
+    return Spent(
+        ns=np.array([line.decode_ns for line in lines], dtype=np.float64),
+        tokens=first.tokens - (0 if first.latency_ns else first.prompts),
+        latency_ns=np.array([line.latency_ns for line in lines], dtype=np.float64),
+    )
 
 
 def _task(line: Throughput) -> str:

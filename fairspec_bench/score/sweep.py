@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 from fairspec_bench.engine.drafting import Drafter
 from fairspec_bench.engine.loop import Decoded, Decoder, Request, as_request
@@ -16,6 +17,8 @@ from fairspec_bench.measure.sweep import AUTOREGRESSIVE
 from fairspec_bench.records import Encoded, FairspecError, Rule, Throughput, Trace
 from fairspec_bench.score.folder import halves
 from fairspec_bench.score.reference import pair
+
+T = TypeVar("T")
 
 
 def sweep(
@@ -57,20 +60,26 @@ def sweep(
 
     decoders = {each: made(*each) for each in configurations}
     everything = [(half, *each) for half in range(len(requests)) for each in configurations]
+    for number, order, (half, batch, gamma) in drawn(everything, seed=seed, shard=shard, rounds=rounds):
+        decoder = decoders[batch, gamma]
+        done = run(decoder, requests[half])
+        yield Throughput(
+            shard=shard,
+            half=half,
+            batch_size=batch,
+            gamma=gamma,
+            round=number,
+            order=order,
+            prompts=len(done),
+            tokens=sum(len(one.ids) for one in done),
+            prefill_ns=sum(one.prefill_ns + one.drafter_prefill_ns for one in done),
+            decode_ns=decoder.spent_ns,
+        )
+
+
+def drawn(everything: Sequence[T], *, seed: int, shard: str, rounds: int) -> Iterator[tuple[int, int, T]]:
+    """Round, place within it, and what is timed there: everything in every round, in an order drawn anew."""
     for number in range(rounds):
-        drawn = random.Random(f"{seed}/{shard}/{number}").sample(everything, len(everything))
-        for order, (half, batch, gamma) in enumerate(drawn):
-            decoder = decoders[batch, gamma]
-            done = run(decoder, requests[half])
-            yield Throughput(
-                shard=shard,
-                half=half,
-                batch_size=batch,
-                gamma=gamma,
-                round=number,
-                order=order,
-                prompts=len(done),
-                tokens=sum(len(one.ids) for one in done),
-                prefill_ns=sum(one.prefill_ns + one.drafter_prefill_ns for one in done),
-                decode_ns=decoder.spent_ns,
-            )
+        order = random.Random(f"{seed}/{shard}/{number}").sample(everything, len(everything))
+        for place, each in enumerate(order):
+            yield number, place, each

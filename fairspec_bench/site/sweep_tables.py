@@ -8,7 +8,7 @@ from __future__ import annotations
 from markupsafe import Markup
 
 from fairspec_bench.measure.lines import language_of
-from fairspec_bench.measure.sweep import payoff_words
+from fairspec_bench.measure.sweep import payoff_words, served_within
 from fairspec_bench.records import SweepReport
 from fairspec_bench.site.cells import Column, cell, est_cell, folded, head, language, number, row, table
 from fairspec_bench.site.views import SuiteView
@@ -48,6 +48,27 @@ def pace_table(view: SuiteView, sweep: SweepReport) -> Markup:
     ]
     columns = [Column("Language"), number("γ"), *(number(f"Batch {batch}") for batch in batches)]
     return folded(f"Tokens a second by batch size, {view.suite.suite}", *columns, rows=rows)
+
+
+def wait_table(view: SuiteView, sweep: SweepReport) -> Markup:
+    """Seconds to an answer by language, γ and requests at once; nothing where none was served."""
+    batches = _batches(sweep)
+    found = {(each.task, each.gamma, each.batch_size): each for each in sweep.cells}
+    rows = [
+        row(
+            head(language(view.words, language_of(task))),
+            _count_cell(gamma) if gamma else cell("alone", "num"),
+            cell(share, "words"),
+            *(est_cell(latency, "number") for latency in latencies),
+        )
+        for task, gamma in dict.fromkeys((each.task, each.gamma) for each in sweep.cells)
+        for share, latencies in served_within([found[task, gamma, batch] for batch in batches]).items()
+    ]
+    if not rows:
+        return Markup()
+    at_once = [number(f"{batch} at once") for batch in batches]
+    columns = [Column("Language"), number("γ"), Column("Of requests", "text"), *at_once]
+    return folded(f"Seconds to an answer, {view.suite.suite}", *columns, rows=rows)
 
 
 def best_table(view: SuiteView, sweep: SweepReport) -> Markup:
