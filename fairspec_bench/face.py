@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fairspec_bench.records import FairspecError, Prompt, Report
+from fairspec_bench.records import FairspecError, Prompt, Report, Shown, write_atomic
 
 if TYPE_CHECKING:
     import pandas
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from fairspec_bench.score.plan import Plan
     from fairspec_bench.score.prepare import Ask
     from fairspec_bench.score.run import Watch
+    from fairspec_bench.studies.agreement import Agreement
     from fairspec_bench.studies.mend import Watched
     from fairspec_bench.studies.reproduce import Reproduced
-    from fairspec_bench.suite.pairs import Pair
+    from fairspec_bench.suite.pairs import Pair, Pinned
     from fairspec_bench.suite.tasks import Suite, SuiteInfo, SuiteStatus
 
 EMBEDDED = "embedded:"
@@ -171,6 +172,8 @@ def run(
     suites: Sequence[str],
     out: str | Path | None = None,
     *,
+    executor: str = "local",
+    workers: int | None = None,
     cache: Path | Literal["default"] | None = "default",
     watch: Watch | None = None,
     say: Callable[[str], None] | None = None,
@@ -179,16 +182,25 @@ def run(
     """Score a pair on suites in the run folder `out`, going on where an earlier call stopped; → its report.
 
     `options` are those of `make_ask`. A part of a run (`part=(i, n)`) gives a report of what it has; `merge` joins
-    parts. `say` is told how blocks are run, where that is worth a word. Raises `FairspecError`.
+    parts. `executor` is one of `score.executors`: `local`, or `ray` with so many `workers` (by default one a GPU, or a
+    machine). `say` is told how blocks are run, where that is worth a word, and of workers lost. Raises `FairspecError`.
     """
-    from fairspec_bench.score.prepare import prepare
-    from fairspec_bench.score.run import run as make
+    from fairspec_bench.score import executors
+    from fairspec_bench.score.run import conduct
 
-    prepared = prepare(make_ask(verifier, drafter, suites, **options))
-    if prepared.note and say:
-        say(f"note: {prepared.note}")
+    ask = make_ask(verifier, drafter, suites, **options)
     folder = Path(out) if out is not None else default_out(verifier, drafter)
-    return make(prepared, folder, cache=cache_folder() if cache == "default" else cache, watch=watch)
+    if ask.backend == "vllm":
+        if executor != "local":
+            raise FairspecError(f"executor={executor}: not with backend=vllm, which spreads itself. Leave out one.")
+        from fairspec_bench.serving.run import run_served
+
+        return run_served(ask, folder, watch=watch)
+    kept, tell = cache_folder() if cache == "default" else cache, say or (lambda line: None)
+    with executors.start(executor, ask, cache=kept, workers=workers, say=tell) as started:
+        if started.note:
+            tell(f"note: {started.note}")
+        return conduct(started, folder, watch=watch)
 
 
 def plan(verifier: str, drafter: str | None, suites: Sequence[str], **options: Any) -> Plan:
@@ -237,11 +249,24 @@ def report(folder: str | Path) -> Report:
     return make_report(RunFolder(Path(folder)))
 
 
-def report_frame(report: Report) -> pandas.DataFrame:
-    """Every figure of a report, one a row."""
-    from fairspec_bench.measure import show
+def report_frame(shown: Report | Comparison) -> pandas.DataFrame:
+    """Every figure of a report, or every change of a comparison, one a row: docs/DATA.md has the columns."""
+    from fairspec_bench.measure import frames
 
-    return show.report_frame(report)
+    return frames.report_frame(shown) if isinstance(shown, Report) else frames.comparison_frame(shown)
+
+
+def lines_frame(folder: str | Path, kind: str) -> pandas.DataFrame:
+    """A run's lines of one kind (trace, answer, replay, timing …), one a row: docs/DATA.md has the columns.
+
+    Raises `FairspecError` for an unknown kind, `RecordError` for damaged lines.
+    """
+    from fairspec_bench.measure import frames
+    from fairspec_bench.score.folder import RunFolder
+    from fairspec_bench.score.run import lines_of
+
+    opened = RunFolder(Path(folder))
+    return frames.lines_frame(opened.config, lines_of(opened), kind)
 
 
 def compare(first: str | Path, second: str | Path) -> Comparison:
@@ -268,9 +293,55 @@ def render(shown: Report | Comparison | Mended | Reproduced) -> RenderableType:
 
 def markdown(shown: Report | Comparison | Mended | Reproduced) -> str:
     """The tables of `render` as Markdown."""
-    from fairspec_bench.measure import show
+    from fairspec_bench.measure import formats
 
-    return show.markdown(render(shown))
+    return formats.markdown(render(shown))
+
+
+def html(shown: Report | Comparison) -> str:
+    """The tables of `render` as HTML for a notebook, below the names of a run's models."""
+    from rich.console import Group
+
+    from fairspec_bench.measure import formats, show
+
+    tables = render(shown)
+    return formats.html(Group(show.headline(shown.config), tables) if isinstance(shown, Report) else tables)
+
+
+Shown.shown_by = html  # what notebooks ask a report or comparison for; records themselves know no rendering
+
+FORMATS = ("table", "csv", "json", "md", "latex", "parquet")
+
+
+def check_format(format: str, *, to_file: bool = True) -> None:
+    """Raises `FairspecError` for a format that is none of `FORMATS`, or that is not text and has no file to go to."""
+    if format not in FORMATS:
+        raise FairspecError(f"--format {format}: unknown. Known: {', '.join(FORMATS)}.")
+    if format == "parquet" and not to_file:
+        raise FairspecError("--format parquet: no text to show. Give --out FILE.")
+
+
+def export(shown: Report | Comparison, format: str, out: str | Path | None = None) -> bytes:
+    """A report or comparison in one of `FORMATS`, text as UTF-8; also written to the file `out`, whole or not at all.
+
+    Raises `FairspecError` for an unknown format, `RecordError` for a file that cannot be written.
+    """
+    from fairspec_bench.measure import formats, frames
+
+    check_format(format)
+    made: Mapping[str, Callable[[], str | bytes]] = {
+        "table": lambda: formats.plain(render(shown)),
+        "csv": lambda: frames.csv(report_frame(shown)),
+        "json": lambda: shown.model_dump_json(indent=1) + "\n",
+        "md": lambda: markdown(shown).rstrip("\n") + "\n",
+        "latex": lambda: formats.latex(render(shown)),
+        "parquet": lambda: frames.parquet(report_frame(shown)),
+    }
+    content = made[format]()
+    whole = content.encode() if isinstance(content, str) else content
+    if out is not None:
+        write_atomic(Path(out), whole)
+    return whole
 
 
 def build_site(
@@ -361,6 +432,21 @@ def list_pairs() -> tuple[Pair, ...]:
     return pairs.list_pairs()
 
 
+def pin(name: str) -> tuple[Pinned, ...]:
+    """The commits that models now mean on the Hub: written into the file of a pair, only told for a model's id.
+
+    Models of a pair that name a commit keep it and are left out. Raises `FairspecError`.
+    """
+    from fairspec_bench import hub
+    from fairspec_bench.suite import pairs
+
+    if name in {pair.name for pair in pairs.list_pairs()}:
+        return pairs.pin(name)
+    if "/" not in name or not hub.HUB_ID.fullmatch(name):
+        raise FairspecError(f"{name}: no pair, and no Hub id (owner/name). `fairspec pairs` lists the pairs.")
+    return (pairs.Pinned(name, hub.resolve(name)),)
+
+
 def reproduce(
     pair: str = "embedded",
     out: str | Path | None = None,
@@ -417,6 +503,30 @@ def reproduce(
         watch_mending=watch_mending,
         say=say,
     )
+
+
+def agree(run: str | Path) -> Agreement:
+    """A finished vLLM run beside our own loop and replay of the same pair: what they count alike and what not.
+
+    Raises `FairspecError`.
+    """
+    from fairspec_bench.records import RunConfig, read_record
+    from fairspec_bench.score.folder import RUN
+    from fairspec_bench.score.prepare import drafter_ask, model_ask
+    from fairspec_bench.studies import agreement
+
+    config = read_record(Path(run) / RUN, RunConfig)
+    names = config.verifier.name, config.drafter.name if config.drafter else ""
+    return agreement.agree(
+        Path(run), model_ask(names[0], embedded(names[0])), drafter_ask(names[1], embedded(names[1]))
+    )
+
+
+def agreement_page(found: Agreement) -> str:
+    """The same as Markdown."""
+    from fairspec_bench.studies import agreement
+
+    return agreement.agreement_page(found)
 
 
 STUDIES = ("causal", "rivals", "transfer")

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
@@ -29,7 +29,7 @@ from pydantic import (
 
 Finish = Literal["eos", "stop", "cap"]
 Mode = Literal["autoregressive", "speculative", "control"]
-Backend = Literal["eager", "compile", "graph"]
+Backend = Literal["eager", "compile", "graph", "vllm"]
 Payment = Literal["pays", "stops", "undecided"]
 Sha256 = str
 MAX_LINE_BYTES = 8 * 2**20
@@ -62,6 +62,16 @@ class Grown(Record):
     def _without_what_came_later(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
         unset = {name for name in self.later if getattr(self, name) == type(self).model_fields[name].default}
         return {name: value for name, value in written(self).items() if name not in unset}
+
+
+class Shown(Record):
+    """A record that a notebook shows as tables. How is not known down here: `shown_by` is set by the face."""
+
+    shown_by: ClassVar[Callable[[Any], str] | None] = None
+
+    def _repr_html_(self) -> str | None:
+        show = type(self).shown_by
+        return show(self) if show else None
 
 
 R = TypeVar("R", bound=Record)
@@ -206,13 +216,29 @@ class Pieces(Record):
     rest_ns: int = 0
 
 
-class Timing(Record):
+class Counters(Record):
+    """What a serving engine counted of its own speculation: rounds of drafting, drafts, and those that stood.
+
+    `accepted_by_position[i]` counts the rounds whose draft i + 1 stood, those beyond the end of a text included.
+    """
+
+    rounds: int = Field(ge=0)
+    drafts: int = Field(ge=0)
+    accepted: int = Field(ge=0)
+    accepted_by_position: tuple[Annotated[int, Field(ge=0)], ...]
+
+
+class Timing(Grown):
     """One prompt decoded once in a race: both modes commit the same reference ids.
 
     `order` is the place of this mode within its prompt and round. `decode_ns` excludes both prefills. `context` is the
     prompt's length in tokens, by which predicted times are bucketed. `control` is the baseline run a second time (A/A).
-    Only the speculative mode has `blocks`: without a drafter each holds one token.
+    Only the speculative mode has `blocks`: without a drafter each holds one token. An engine that serves cannot be made
+    to commit the reference: it decodes as many tokens, which leave it at output position `left_at` (`None`: nowhere),
+    and counts its speculation itself in `counters`; `blocks` may then be unknown and empty.
     """
+
+    later = frozenset({"counters", "left_at"})
 
     key: str
     prompt_sha: Sha256
@@ -227,15 +253,21 @@ class Timing(Record):
     pieces: Pieces
     blocks: tuple[Block, ...]
     shard: str
+    counters: Counters | None = None
+    left_at: int | None = Field(default=None, ge=1)
 
 
-class Throughput(Record):
+class Throughput(Grown):
     """Half of a task's raced prompts decoded once in a sweep, `batch_size` rows together; γ = 0 is autoregressive.
 
     `order` is its place within its round. `tokens` are output tokens, the first of each prompt included, which prefill
     gives; `prefill_ns` adds up both models' prefills, and `decode_ns` is the time of all steps of the batch, each
-    counted once although its rows share it.
+    counted once although its rows share it. Of an engine that serves, `batch_size` is how many requests are under way
+    at once, `latency_ns` each one's time from asking to its last token, in the prompts' order, and `decode_ns` the time
+    from the first request to the last token, prefills within; `counters` are of all requests together.
     """
+
+    later = frozenset({"latency_ns", "counters"})
 
     shard: str
     half: int = Field(ge=0, le=1)
@@ -247,6 +279,8 @@ class Throughput(Record):
     tokens: int = Field(gt=0)
     prefill_ns: int = Field(ge=0)
     decode_ns: int = Field(ge=0)
+    latency_ns: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    counters: Counters | None = None
 
 
 class Dropped(Record):
@@ -381,14 +415,21 @@ class TaskReport(Record):
     flags: tuple[str, ...] = ()
 
 
-class SweepCell(Record):
-    """One task decoded with one batch size and γ (0: autoregressive, which has no speed-up)."""
+class SweepCell(Grown):
+    """One task decoded with one batch size and γ (0: autoregressive, which has no speed-up).
+
+    Of requests served at once also the latency, in seconds, that half and 95 % of them stay within.
+    """
+
+    later = frozenset({"latency_p50", "latency_p95"})
 
     task: str
     batch_size: int
     gamma: int
     tokens_per_second: Estimate
     speedup: Estimate
+    latency_p50: Estimate | None = None
+    latency_p95: Estimate | None = None
 
 
 class Payoff(Record):
@@ -435,7 +476,7 @@ class SuiteReport(Grown):
     sweep: SweepReport | None = None
 
 
-class Report(Record):
+class Report(Shown):
     """Derived from a run's lines alone; the same lines give the same bytes."""
 
     schema_version: Literal[1] = 1
@@ -456,14 +497,14 @@ def ids_sha256(ids: Iterable[int]) -> Sha256:
     return hashlib.sha256(",".join(map(str, ids)).encode()).hexdigest()
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write `text` so that `path` holds the old bytes or the new ones, never a part. Raises `RecordError`."""
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write `content`: `path` holds the old bytes or the new ones, never a part. Raises `RecordError`."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
+            with os.fdopen(handle, "wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(name, 0o644)

@@ -80,7 +80,7 @@ def command(pair: tuple[Path, Path], *more: object) -> list[object]:
 # --------------------------------------------------------------------------- options
 
 WRONG_OPTIONS = {
-    "--suite nope": r"unknown suite 'nope'. Known: embedded_domain, embedded_math, embedded_story, mgsm, multiq",
+    "--suite nope": r"unknown suite 'nope'. Known: aya, aya_edited, aya_written, embedded_domain, embedded_math",
     "--suite embedded_math": "a suite is given twice",
     "--languages en,xx": "embedded_math: unknown language 'xx'. Known: bn, de, en",
     "--languages ,": "no language chosen",
@@ -124,8 +124,10 @@ def test_wrong_usage(refused: Refusal, pair: tuple[Path, Path], finished: Path) 
     assert "Missing option '--suite'" in refused("run", *pair)
     assert "Missing command" in refused("site")
     assert "unknown suite 'nope'" in refused("tasks", "nope")
-    assert "--format xml: unknown. Known: table, json, csv, markdown" in refused("report", finished, "--format", "xml")
-    assert "Known: table, json, markdown (of two runs)" in refused("report", finished, finished, "--format", "csv")
+    unknown = "--format xml: unknown. Known: table, csv, json, md, latex, parquet."
+    assert refused("report", finished, "--format", "xml") == unknown
+    assert refused("report", finished, "--format", "parquet") == "--format parquet: no text to show. Give --out FILE."
+    assert "cannot be written (Is a directory)" in refused("report", finished, "--format", "csv", "--out", finished)
     assert "scale 'huge': unknown. Known: tiny, small" in refused(
         "testbed", "--text", ".", "--out", "o", "--scale", "huge"
     )

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from tiny_pair import contents, lasting, save_pair
 
@@ -162,6 +163,20 @@ def test_report_in_every_format_and_of_two_runs(fairspec: Shell, run_folder: Pat
     assert "second − first" in table
 
 
+def test_report_goes_to_a_file(fairspec: Shell, run_folder: Path, tmp_path: Path) -> None:
+    pair = (run_folder, run_folder)
+    for runs, made in ((pair[:1], fairspec_bench.report(run_folder)), (pair, fairspec_bench.compare(*pair))):
+        for format in face.FORMATS:
+            out = tmp_path / f"{len(runs)}.{format}"
+            status, said, _ = fairspec("report", *runs, "--format", format, "--out", out)
+            assert (status, said) == (0, f"written: {out}\n")
+            assert out.read_bytes() == fairspec_bench.export(made, format)
+            if format != "parquet":
+                assert fairspec("report", *runs, "--format", format)[1].split() == out.read_text().split()
+        frame = pd.read_parquet(tmp_path / f"{len(runs)}.parquet")
+        pd.testing.assert_frame_equal(frame, fairspec_bench.report_frame(made))
+
+
 def test_parts_merge_into_the_run(fairspec: Shell, pair: tuple[Path, Path], run_folder: Path, tmp_path: Path) -> None:
     parts = [tmp_path / f"part{number}" for number in (1, 2)]
     for number, part in enumerate(parts, 1):
@@ -190,6 +205,9 @@ def test_plan_prints_tokens_memory_disk_hours_and_assumptions(fairspec: Shell, p
 def test_tasks_lists_suites_and_shows_one_prompt_whole(fairspec: Shell) -> None:
     _, out, _ = fairspec("tasks")
     assert [line.split()[0] for line in out.splitlines()] == [
+        "aya",
+        "aya_edited",
+        "aya_written",
         "embedded_domain",
         "embedded_math",
         "embedded_story",

@@ -234,7 +234,7 @@ def _live_columns(keys: Sequence[str], timings: Iterable[Timing], gamma: int) ->
     tested, accepted = dict.fromkeys(keys, 0), dict.fromkeys(keys, 0)
     seen = set()
     for timing in timings:
-        if timing.mode == "speculative":
+        if timing.mode == "speculative" and timing.key in tested:
             seen.add(timing.key)
             found = live_drafts(timing, gamma)
             tested[timing.key] += found[0]

@@ -11,15 +11,14 @@ from dataclasses import replace
 
 import numpy as np
 from rich.console import Group, RenderableType
-from rich.text import Text
 
 from fairspec_bench.measure import bootstrap, unfairness
 from fairspec_bench.measure.bootstrap import Array, Partition
 from fairspec_bench.measure.catalogue import measures
 from fairspec_bench.measure.lines import Book, Lines, Sheets, open_book, suite_sheets
-from fairspec_bench.measure.show import cell, plain_table
+from fairspec_bench.measure.show import cell, line, plain_table
 from fairspec_bench.measure.table import Linear, Measure, Sheet, assemble, known, linear, published, replicate
-from fairspec_bench.records import Estimate, FairspecError, Record, RunConfig
+from fairspec_bench.records import Estimate, FairspecError, Record, RunConfig, Shown
 
 SPREADS: Mapping[str, tuple[str, Callable[[Array], Array]]] = {
     "unfairness": ("misfit", unfairness.unfairness),
@@ -44,7 +43,7 @@ class SuiteComparison(Record):
     levelled_down: tuple[str, ...]
 
 
-class Comparison(Record):
+class Comparison(Shown):
     """What changed from the first run to the second on the texts both have."""
 
     suites: tuple[SuiteComparison, ...]
@@ -61,18 +60,22 @@ def compare_runs(
 ) -> Comparison:
     """Paired differences, second − first, on prompts that both replayed.
 
-    Raises `FairspecError` where the runs share no suite, differ in γ or decoding rule, or hold different texts of one
-    prompt.
+    Raises `FairspecError` where the runs share no suite, differ in γ, decoding rule or a suite's version, or hold
+    different texts of one prompt.
     """
     before, after = open_book(*first), open_book(*second)
     if (before.config.gamma, before.config.rule) != (after.config.gamma, after.config.rule):
         raise FairspecError(
             "compare: the runs differ in gamma or decoding rule. Run both with the same --gamma and rule."
         )
-    names = {suite.name for suite in before.config.suites}
-    shared = [suite for suite in after.config.suites if suite.name in names]
+    versions = {suite.name: suite.version for suite in before.config.suites}
+    shared = [suite for suite in after.config.suites if suite.name in versions]
     if not shared:
         raise FairspecError("compare: the runs have no suite in common. Run both on the same --suite.")
+    for suite in shared:
+        if suite.version != versions[suite.name]:
+            both = f"{versions[suite.name]} in the first run, {suite.version} in the second"
+            raise FairspecError(f"compare: {suite.name} is of version {both}: other prompts. Run both on one version.")
     before, after = _on_common_prompts(before, after, after.config), _on_common_prompts(after, before, after.config)
     gamma = after.config.gamma
     suites = tuple(
@@ -184,14 +187,14 @@ def render_comparison(comparison: Comparison) -> RenderableType:
     """The comparison as Rich tables; a task that was levelled down says so."""
     parts: list[RenderableType] = []
     for suite in comparison.suites:
-        table = plain_table(f"{suite.suite}: second − first", ["language", "n", *COMPARED, "verdict"])
+        rows = []
         for task, count in suite.clusters.items():
             verdict = "levelled down" if task in suite.levelled_down else ""
             figures = (cell(suite.differences[name][task]) for name in COMPARED)
-            table.add_row(task.rpartition("/")[2], str(count), *figures, verdict)
-        parts.append(table)
-        parts.append(Text(f"U, second − first: {cell(suite.unfairness)} nats²"))
+            rows.append([task.rpartition("/")[2], str(count), *figures, verdict])
+        parts.append(plain_table(f"{suite.suite}: second − first", ["language", "n", *COMPARED, "verdict"], rows))
+        parts.append(line(f"U, second − first: {cell(suite.unfairness)} nats²"))
         shares = (f"{name} {cell(each)}" for name, each in suite.relative.items())
-        parts.append(Text(f"As a share of the first: {', '.join(shares)}"))
-    parts.append(Text("Intervals: 95 %, simultaneous over the languages of a table, paired by problem."))
+        parts.append(line(f"As a share of the first: {', '.join(shares)}"))
+    parts.append(line("Intervals: 95 %, simultaneous over the languages of a table, paired by problem."))
     return Group(*parts)

@@ -16,8 +16,9 @@ from fairspec_bench.measure import acceptance, bootstrap, enough, speed, unfairn
 from fairspec_bench.measure.bootstrap import Array
 from fairspec_bench.measure.catalogue import measures, measures_of
 from fairspec_bench.measure.compare import compare_runs
+from fairspec_bench.measure.frames import report_frame
 from fairspec_bench.measure.lines import Book, Lines, open_book, race_sheet, suite_of, suite_sheets, task_of
-from fairspec_bench.measure.show import render, report_frame
+from fairspec_bench.measure.show import render
 from fairspec_bench.measure.sweep import sweep_report
 from fairspec_bench.measure.table import Joint, Sheet, estimate, joint, published, replicate
 from fairspec_bench.measure.unfairness import ACROSS, Evidence
@@ -127,7 +128,7 @@ def _flags(book: Book, task: str, figures: Mapping[str, Estimate], sheet: Sheet,
     traced, replayed = (int(np.isfinite(sheet.columns[name]).sum()) for name in ("tokens", "contexts"))
     if seen < planned:
         flags.append(f"incomplete: {seen} of {planned} prompts")
-    if book.config.drafter is not None and replayed < traced:
+    if book.config.drafter is not None and book.config.backend != "vllm" and replayed < traced:
         flags.append(f"incomplete: {replayed} of {traced} prompts replayed")
     if not quiet and figures["speedup"].value is not None:
         flags.append("race: no verdict on speed")
@@ -155,11 +156,27 @@ def _run_notes(book: Book) -> tuple[str, ...]:
         notes.append(
             "speedup_iid assumes i.i.d. acceptance and a verifier step of constant cost; it is no measurement."
         )
-    if book.timings and config.backend != "eager":
+    if config.backend == "vllm":
+        notes.append(_served(book))
+    elif book.timings and config.backend != "eager":
         notes.append(f"blocks were run by the {config.backend} backend: compare times within one backend only.")
     if book.timings and enough.ends_early(config):
         notes.append(_race_end(book))
     return tuple(notes)
+
+
+def _served(book: Book) -> str:
+    """What a serving engine does not show, and how often its texts left the reference."""
+    raced = {timing.key for timing in book.timings}
+    left = {
+        name: sorted({timing.key for timing in book.timings if timing.left_at is not None and timing.mode in modes})
+        for name, modes in (("with drafts", ("speculative",)), ("without", ("autoregressive", "control")))
+    }
+    told = ", ".join(f"{len(keys)} of {len(raced)} {name}" for name, keys in left.items())
+    return (
+        "decoded by vLLM, which shows no logits: no replay, no misfit, no U; acceptance_observed is by its own counts. "
+        f"Raced texts that left the reference, each timed for as many tokens: {told}."
+    )
 
 
 def _race_end(book: Book) -> str:

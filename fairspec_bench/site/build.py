@@ -20,6 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from fairspec_bench.entries import Verified
+from fairspec_bench.measure.escape import inert
 from fairspec_bench.records import Report, read_record
 from fairspec_bench.site import (
     audit_tables,
@@ -38,7 +39,7 @@ from fairspec_bench.site.changes import Changed, change_views
 from fairspec_bench.site.documents import Document, documents
 from fairspec_bench.site.downloads import COLUMNS, SCHEMAS, board_csv, board_json, schemas
 from fairspec_bench.site.names import unique_slugs
-from fairspec_bench.site.parts import NO_DATA, inert
+from fairspec_bench.site.parts import NO_DATA
 from fairspec_bench.site.publish import MARKER, SiteError, publish
 from fairspec_bench.site.views import Run, SuiteView
 from fairspec_bench.site.words import Vocabulary

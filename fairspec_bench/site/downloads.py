@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fairspec_bench.entries import Audit, Submission, Verified
+from fairspec_bench.measure.escape import spreadsheet
 from fairspec_bench.records import Estimate, Record, Report
 from fairspec_bench.site.board import Board, Candidate, Entry
-from fairspec_bench.site.parts import inert
 from fairspec_bench.site.views import Run
 from fairspec_bench.suite.tracks import Track
 
@@ -137,8 +137,4 @@ def _csv_rows(track: str, slug: str, run: Run, kept: Sequence[str] | None) -> It
 
 
 def _csv_cell(cell: str | int) -> str | int:
-    """Text that no spreadsheet takes for a formula."""
-    if isinstance(cell, int):
-        return cell
-    plain = inert(cell)
-    return f"'{plain}" if plain[:1] in ("=", "+", "-", "@") else plain
+    return cell if isinstance(cell, int) else spreadsheet(cell)

@@ -11,34 +11,19 @@ from __future__ import annotations
 
 import html
 import math
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from markupsafe import Markup
 
+from fairspec_bench.measure.escape import inert
 from fairspec_bench.records import Estimate
 
 NO_DATA = "–"
-JOINERS = "\u200c\u200d"  # shape letters in Persian and the Indic scripts; every other format character goes
 LARGEST = 1e12  # an axis ends here; what a hostile report claims beyond it is drawn at its end
-HARMFUL = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 
 # --------------------------------------------------------------------------- text
-
-
-def inert(text: str) -> str:
-    """`text` with control, bidirectional, surrogate and private characters as U+FFFD, tabs and line ends as blanks."""
-    if text.isascii() and text.isprintable():
-        return text
-
-    def safe(c: str) -> str:
-        if c in "\t\n\r":
-            return " "
-        return "\ufffd" if unicodedata.category(c) in HARMFUL and c not in JOINERS else c
-
-    return "".join(map(safe, text))
 
 
 @lru_cache(maxsize=2**14)

@@ -103,6 +103,17 @@ def test_refusals(before: tuple[RunConfig, Lines]) -> None:
         compared(before, (config.model_copy(update={"suites": (renamed,)}), Lines()))
 
 
+def test_versions_of_a_suite_are_not_compared(before: tuple[RunConfig, Lines]) -> None:
+    """Even where the texts happen to be the same: another version asks other prompts."""
+    config, lines = before
+    later = config.model_copy(update={"suites": (config.suites[0].model_copy(update={"version": "2.0"}),)})
+    with pytest.raises(FairspecError) as caught:
+        compared(before, (later, lines))
+    assert str(caught.value) == (
+        "compare: toy is of version 1 in the first run, 2.0 in the second: other prompts. Run both on one version."
+    )
+
+
 def with_misfit(lines: Lines, misfit: dict[str, float]) -> Lines:
     """The same texts with this KL at every context of a language; the verifier's entropy is 1 nat."""
 

@@ -9,9 +9,11 @@ import pytest
 from made_up_run import ENVIRONMENT, make_config, make_run
 from scipy import stats
 
+from fairspec_bench.measure.formats import markdown
+from fairspec_bench.measure.frames import report_frame
 from fairspec_bench.measure.lines import Lines, open_book
 from fairspec_bench.measure.report import build_report
-from fairspec_bench.measure.show import markdown, render, report_frame
+from fairspec_bench.measure.show import render
 from fairspec_bench.measure.sweep import over_rounds, payoff, sweep_report
 from fairspec_bench.records import Estimate, FairspecError, Report, SuiteReport, SweepReport, Throughput
 
