@@ -1,4 +1,4 @@
-"""What `fairspec doctor` looks at: device, versions, the embedded pair, data, Hub, cache; and what to do about each.
+"""What `fairspec doctor` looks at: device, versions, extras, built-in pair, data, Hub, cache; and what to do about each.
 
 Knows what a run needs. Mends nothing.
 """
@@ -7,9 +7,18 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from fairspec_bench import face
 from fairspec_bench.records import FairspecError
+
+EXTRAS = (
+    ("vllm", "--backend vllm", "In an environment of its own: pip install 'fairspec-bench[vllm]' (docs/VLLM.md)."),
+    ("ray", "--executor ray", "pip install 'fairspec-bench[ray]' (docs/SCALING.md)."),
+    ("peft", "adapters", "pip install 'fairspec-bench[lora]'."),
+    ("accelerate", "device_map, lm-eval's hf", "pip install 'fairspec-bench[spread]'."),
+)
+"""What is not needed, what needs it, and how to get it."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +33,7 @@ class Finding:
 
 
 def doctor() -> tuple[Finding, ...]:
-    """Device, versions, the embedded pair, data, Hub, cache: found or missing, and what to do about it."""
+    """Device, versions, extras, the embedded pair, data, Hub, cache: found or missing, and what to do about it."""
     from fairspec_bench.score.environment import describe
 
     here = describe("cpu")
@@ -34,6 +43,8 @@ def doctor() -> tuple[Finding, ...]:
         Finding("versions", True, True, versions),
         Finding("cpu", True, True, f"{here.processor}, {here.cores} cores, {here.threads} threads in use"),
         _cuda(),
+        _compiler(),
+        *(_extra(*each) for each in EXTRAS),
         _embedded_pair(),
         *(_suite(info.name) for info in face.list_suites()),
         _hub(),
@@ -50,6 +61,20 @@ def _cuda() -> Finding:
     free, total = torch.cuda.mem_get_info()
     memory = f"{free / 2**30:.0f} of {total / 2**30:.0f} GiB free"
     return Finding("cuda", True, False, f"{torch.cuda.get_device_name()}, {memory}")
+
+
+def _compiler() -> Finding:
+    from fairspec_bench.engine.backends import compiler_works
+
+    if reason := compiler_works():
+        return Finding("compiler", False, False, reason, "Long runs on a CPU are slower: their steps stay eager.")
+    return Finding("compiler", True, False, "steps can be compiled")
+
+
+def _extra(package: str, what: str, advice: str) -> Finding:
+    if find_spec(package) is None:
+        return Finding(package, False, False, f"not installed; {what} needs it", advice)
+    return Finding(package, True, False, f"installed, for {what}")
 
 
 def _embedded_pair() -> Finding:
