@@ -1,4 +1,4 @@
-"""What `fairspec doctor` looks at: device, versions, extras, built-in pair, data, Hub, cache; and what to do about each.
+"""What `fairspec doctor` looks at: device, versions, extras, built-in pair, data, Hub, cache; and what to do of each.
 
 Knows what a run needs. Mends nothing.
 """
@@ -33,7 +33,7 @@ class Finding:
 
 
 def doctor() -> tuple[Finding, ...]:
-    """Device, versions, extras, the embedded pair, data, Hub, cache: found or missing, and what to do about it."""
+    """What is here: device, versions, extras, the embedded pair, data, Hub, cache; and what to do about the rest."""
     from fairspec_bench.score.environment import describe
 
     here = describe("cpu")

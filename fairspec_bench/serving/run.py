@@ -125,6 +125,10 @@ def _check(ask: Ask) -> None:
         raise FairspecError(
             "backend=vllm: one gamma a run, an engine is started with it. Give one, run again for another."
         )
+    if ask.drafter and ask.drafter.kind not in ("model", "lookup"):
+        raise FairspecError(
+            f"{ask.drafter.name}: vLLM has no such drafter. Give a model, lookup, or another --backend."
+        )
     served = [side for side in (ask.verifier, ask.drafter) if side and ADDRESS in side.options]
     if served and len(served) < 1 + (ask.drafter is not None):
         raise FairspecError(
@@ -144,8 +148,6 @@ def _drafting(asked: ModelAsk, gamma: int) -> Drafting:
     method = str(asked.options.get("method", default))
     if method not in METHODS:
         raise FairspecError(f"method={method}: unknown. Known: {', '.join(METHODS)}.")
-    if asked.kind not in ("model", "lookup"):
-        raise FairspecError(f"{asked.name}: vLLM has no such drafter. Give a model, lookup, or another --backend.")
     said = {"method": method, "num_speculative_tokens": gamma, **options}
     if method in WEIGHTLESS:
         longest = {"prompt_lookup_max": asked.options.get("max_ngram", 3), "prompt_lookup_min": 1}

@@ -1,0 +1,103 @@
+"""What vLLM is told of a drafter, and what the run's configuration keeps of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_pair import save_pair
+
+from fairspec_bench import face
+from fairspec_bench.records import FairspecError
+from fairspec_bench.serving import run as serving
+from fairspec_bench.serving.card import read_card
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    verifier, drafter = save_pair(tmp_path_factory.mktemp("pair"))
+    return str(verifier), str(drafter)
+
+
+@pytest.fixture(autouse=True)
+def _vllm_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "check_offline", lambda device: None)
+
+
+def prepared(verifier: str, drafter: str, monkeypatch: pytest.MonkeyPatch, **options: Any):
+    """The configuration, and what the engine with a drafter would be started with."""
+    asked = face.make_ask(verifier, drafter, ["embedded_math"], languages=("en",), limit=1, backend="vllm", **options)
+    ready = serving.prepare_served(asked)
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(serving, "Offline", lambda model, **given: told.update(given, model=model))
+    ready.start(True)
+    return ready.config, told
+
+
+@pytest.mark.parametrize("method", ["draft_model", "eagle", "eagle3", "medusa"])
+def test_a_model_is_told_by_its_folder_and_method(
+    pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    given = {} if method == "draft_model" else {"drafter_args": {"method": method}}
+    config, told = prepared(*pair, monkeypatch, gamma=3, **given)
+    assert told["speculation"] == {"method": method, "num_speculative_tokens": 3, "model": pair[1]}
+    assert told["model"] == pair[0]
+    assert config.drafter is not None
+    assert config.drafter.options == given.get("drafter_args", {})
+    assert config.drafter.revision == read_card("d", pair[1], None).identity
+    assert config.backend == "vllm"
+
+
+def test_lookup_and_mtp_have_no_weights(pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    _, told = prepared(pair[0], "lookup:2", monkeypatch)
+    assert told["speculation"] == {
+        "method": "ngram",
+        "num_speculative_tokens": 4,
+        "prompt_lookup_max": 2,
+        "prompt_lookup_min": 1,
+    }
+    config, told = prepared(pair[0], "mtp", monkeypatch)
+    assert told["speculation"] == {"method": "mtp", "num_speculative_tokens": 4}
+    assert config.drafter is not None
+    assert (config.drafter.name, config.drafter.revision, config.drafter.parameters) == ("mtp", None, None)
+
+
+def test_how_to_run_a_model_is_passed_on_and_recorded(pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    spread = {"tensor_parallel_size": 2, "pipeline_parallel_size": 2}
+    config, told = prepared(*pair, monkeypatch, model_args=spread)
+    assert told["settings"] == spread
+    assert config.verifier.options == spread
+
+
+def test_a_drafter_that_vllm_does_not_have_is_refused(pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FairspecError, match=r"vLLM has no such drafter\. Give a model, lookup"):
+        prepared(pair[0], "oracle:0.8", monkeypatch)
+
+
+def test_another_tokenizer_is_refused(pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    _, other = save_pair(tmp_path, vocabulary=320)
+    with pytest.raises(FairspecError, match="its vocabulary is not that of"):
+        prepared(pair[0], str(other), monkeypatch)
+
+
+def test_an_address_is_not_recorded(pair: tuple[str, str]) -> None:
+    sides = {name: {"base_url": "http://10.0.0.1:8000"} for name in ("model_args", "drafter_args")}
+    asked = face.make_ask(*pair, ["embedded_math"], languages=("en",), limit=1, backend="vllm", **sides)
+    text = serving.prepare_served(asked).config.model_dump_json()
+    assert "10.0.0.1" not in text
+    assert '"served":true' in text
+
+
+def test_an_identity_follows_from_the_files(pair: tuple[str, str], tmp_path: Path) -> None:
+    verifier, drafter = (read_card(name, name, None) for name in pair)
+    assert verifier.identity != drafter.identity
+    assert verifier.parameters == drafter.parameters == face.load_pair(*pair)[0].parameters
+    changed = tmp_path / "changed"
+    changed.mkdir()
+    for file in Path(pair[0]).iterdir():
+        (changed / file.name).write_bytes(file.read_bytes())
+    assert read_card("c", str(changed), None).identity == verifier.identity
+    weights = changed / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    assert read_card("c", str(changed), None).identity != verifier.identity
