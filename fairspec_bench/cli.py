@@ -57,7 +57,9 @@ TopK = Annotated[int, typer.Option("--top_k", help="0 is off.")]
 TopP = Annotated[float, typer.Option("--top_p", help="1 is off.")]
 Fewshot = Annotated[int | None, typer.Option("--num_fewshot", help="Exemplars. Default: the suite's own.")]
 Chat = Annotated[bool, typer.Option("--apply_chat_template", help="Render prompts by the tokenizer's chat template.")]
-ModelArgs = Annotated[str | None, typer.Option("--model_args", help="k=v,k=v for the verifier: revision, attention.")]
+ModelArgs = Annotated[
+    str | None, typer.Option("--model_args", help="k=v,k=v for the verifier: revision, quantization… (docs/MODELS.md).")
+]
 DrafterArgs = Annotated[str | None, typer.Option("--drafter_args", help="k=v,k=v for the drafter.")]
 Cap = Annotated[int | None, typer.Option(help="Most output tokens. Default: the suite's own.")]
 RacePrompts = Annotated[int, typer.Option("--race_prompts", help="Prompts per language whose wall-clock is taken.")]

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, tzinfo
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from fairspec_bench import hub
@@ -141,36 +140,20 @@ def prompts_sha256(encoded: Iterable[Encoded]) -> Sha256:
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> Any:
-    """A fast tokenizer from a folder or the Hub; a folder needs no network. Raises `FairspecError` in one line."""
-    folder = Path(name).expanduser()
-    if not folder.is_dir() and (name.count("/") > 1 or name.startswith((".", "~", "/"))):
-        raise FairspecError(f"{name}: no such folder, and no Hub id (owner/name). Give one of the two.")
+    """A fast tokenizer from a folder or the Hub, of an adapter its base's; what is cached needs no network.
+
+    Raises `FairspecError` in one line.
+    """
+    folder = hub.locate_tokenizer(name, revision).folder
     from transformers import AutoTokenizer
 
-    local = folder.is_dir()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            str(folder) if local else name,
-            revision=None if local else revision,
-            local_files_only=local or not hub.reachable(),
-            trust_remote_code=False,
-        )
-    except Exception as error:  # the client raises OSError, ValueError, ImportError and its own
-        raise FairspecError(_why(name, local, error)) from error
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers raises OSError, ValueError, ImportError and its own
+        raise FairspecError(f"{name}: no tokenizer could be loaded from {folder} ({hub.one_line(error)}).") from error
     if not tokenizer.is_fast:
         raise FairspecError(f"{name}: only fast tokenizers are supported (a folder with tokenizer.json).")
     return tokenizer
-
-
-def _why(name: str, local: bool, error: Exception) -> str:
-    if "gated" in str(error):
-        return f"{name}: gated. Accept its licence at https://huggingface.co/{name} and set HF_TOKEN."
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    if local:
-        return f"{name}: no tokenizer could be loaded from this folder ({reason})."
-    if not hub.reachable():
-        return f"{name}: no tokenizer: not cached, and the Hub cannot be reached. Give a folder, or connect."
-    return f"{name}: no tokenizer could be had from the Hub ({reason})."
 
 
 def _prefix(tokenizer: Any) -> list[int]:

@@ -74,10 +74,10 @@ def submit_score(
     watch: Watch | None = None,
     **options: Any,
 ) -> Report:
-    """Run a submission's drafter on its track and seal it: run, description, gzip, manifest. Stopped, it goes on.
+    """Run a submission's drafter on its track and seal it: run, description, gzip, manifest; → its report.
 
     `drafter` and `verifier` say where they lie here, by default under the names that the submission and the track give
-    them. Raises `FairspecError`.
+    them. Stopped, the same call goes on. Raises `FairspecError`.
     """
     from fairspec_bench.score.folder import RUN
     from fairspec_bench.score.run import run
@@ -110,9 +110,10 @@ def submit_pack(folder: str | Path) -> Path:
 
 
 def submit_check(folder: str | Path, *, keep: bool = True, tracks: Path | None = None) -> Verdict:
-    """Recompute everything a submission claims, without torch; every fault at once.
+    """Recompute everything a submission claims, without torch; → the verdict, with every fault at once.
 
-    What passed is kept under the hash of its manifest (`keep`), for the site to read.
+    What passed is kept under the hash of its manifest (`keep`), for the site to read. Raises nothing for what a
+    folder holds: that is the verdict's.
     """
     from fairspec_bench.submit.check import check
 
@@ -260,7 +261,7 @@ def _kept(manifest_sha256: str) -> Path:
 
 
 def list_tracks() -> tuple[Track, ...]:
-    """Every track, archived ones too."""
+    """Every track by name, archived ones too. Raises `FairspecError` for a file that is none."""
     from fairspec_bench.suite import tracks
 
     return tracks.list_tracks()
@@ -322,7 +323,7 @@ class Board:
 
 
 def board(submissions: str | Path = SUBMISSIONS, *, tracks: Path | None = None) -> Board:
-    """Check every submission of a folder, or read what an earlier check of the same bytes kept.
+    """Check every submission of a folder, or read what an earlier check of the same bytes kept; → the board.
 
     Raises `FairspecError` where there is no such folder; a submission that does not pass is among the entries.
     """

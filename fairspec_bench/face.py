@@ -69,7 +69,10 @@ def list_suites() -> tuple[SuiteInfo, ...]:
 
 
 def load_suite(name: str, **options: Any) -> Suite:
-    """The prompts of a suite and their grading; options as in `suite.tasks.load_suite`. Raises `FairspecError`."""
+    """The prompts of a suite and their grading; options are those of `fairspec_bench.suite.tasks.load_suite`.
+
+    Raises `FairspecError`.
+    """
     from fairspec_bench.suite import tasks
 
     return tasks.load_suite(name, **options)
@@ -138,7 +141,7 @@ def make_ask(
     dtype: str = "auto",
     **options: Any,
 ) -> Ask:
-    """A run as asked for; `options` are the fields of `score.prepare.Ask`. Raises `FairspecError`.
+    """A run as asked for; `options` are the fields of `fairspec_bench.score.prepare.Ask`. Raises `FairspecError`.
 
     `dtype` auto: bfloat16 on a GPU, float32 on a CPU. Of several `gamma` or `batch_size` the first is the run's own,
     and all are swept.
@@ -181,9 +184,10 @@ def run(
 ) -> Report:
     """Score a pair on suites in the run folder `out`, going on where an earlier call stopped; → its report.
 
-    `options` are those of `make_ask`. A part of a run (`part=(i, n)`) gives a report of what it has; `merge` joins
-    parts. `executor` is one of `score.executors`: `local`, or `ray` with so many `workers` (by default one a GPU, or a
-    machine). `say` is told how blocks are run, where that is worth a word, and of workers lost. Raises `FairspecError`.
+    `options` are those of `fairspec_bench.face.make_ask`. A part of a run (`part=(i, n)`) gives a report of what it
+    has; `merge` joins parts. `executor` is one of `score.executors`: `local`, or `ray` with so many `workers` (by
+    default one a GPU, or a machine). `say` is told how blocks are run, where that is worth a word, and of workers
+    lost. Raises `FairspecError`.
     """
     from fairspec_bench.score import executors
     from fairspec_bench.score.run import conduct
@@ -204,7 +208,7 @@ def run(
 
 
 def plan(verifier: str, drafter: str | None, suites: Sequence[str], **options: Any) -> Plan:
-    """What the same call of `run` would take. Raises `FairspecError`."""
+    """What the same call of `run` would take: tokens, memory, disk, hours. Raises `FairspecError`."""
     from fairspec_bench.score.plan import plan_run
 
     return plan_run(make_ask(verifier, drafter, suites, **options))
@@ -270,7 +274,7 @@ def lines_frame(folder: str | Path, kind: str) -> pandas.DataFrame:
 
 
 def compare(first: str | Path, second: str | Path) -> Comparison:
-    """Paired differences of two runs on the same texts, second − first. Raises `FairspecError`."""
+    """The paired differences of two runs on the same texts, second − first. Raises `FairspecError`."""
     from fairspec_bench.studies import reproduce
 
     return reproduce.compare(Path(first), Path(second))
@@ -385,8 +389,8 @@ def mitigate(
     """Mend a drafter by one of `mitigation.methods.METHODS` into the folder `out`; → where it is and what came of it.
 
     `prompts` are names of built-in ones or folders of `<task>.txt`; the embedded verifier has a default. `lr` defaults
-    to 2e-3 for the embedded pair and 2e-5 elsewhere. `options` are those of `studies.mend.Ask`. Stopped, the same call
-    goes on. Raises `FairspecError`.
+    to 2e-3 for the embedded pair and 2e-5 elsewhere. `options` are the fields of
+    `fairspec_bench.studies.mend.Ask`. Stopped, the same call goes on. Raises `FairspecError`.
     """
     from fairspec_bench.mitigation.trainer import make_recipe
     from fairspec_bench.score.prepare import drafter_ask, model_ask
@@ -419,14 +423,14 @@ class Mended:
 
 
 def list_methods() -> tuple[tuple[str, str, bool], ...]:
-    """Name, title, and whether it must be told each prompt's task, of every way to mend a drafter."""
+    """Every way to mend a drafter: its name, its title, and whether it must be told each prompt's task."""
     from fairspec_bench.mitigation.methods import METHODS
 
     return tuple((name, method.title, method.task_aware) for name, method in METHODS.items())
 
 
 def list_pairs() -> tuple[Pair, ...]:
-    """The pairs of models that `reproduce` knows by name."""
+    """The pairs of models that `reproduce` knows by name. Raises `FairspecError` for a file that is none."""
     from fairspec_bench.suite import pairs
 
     return pairs.list_pairs()
@@ -462,11 +466,12 @@ def reproduce(
     say: Callable[[str], None] = lambda line: None,
     **options: Any,
 ) -> Reproduced:
-    """Judge the paper's claims on a pair of `list_pairs`, or `VERIFIER,DRAFTER`: scored, mended, scored again.
+    """Judge the paper's claims on a pair of `list_pairs`, or `VERIFIER,DRAFTER`, scored, mended and scored again.
 
-    It is mended by s-CDF, once for each seed. `options` are those of `make_ask`, by default the pair's own suites.
-    Without `prompts` only the embedded verifier's drafter is mended, and the claims about mending are not testable.
-    `others` are run folders of other pairs, for the order of languages. Raises `FairspecError`.
+    → the claims judged, and the run folders they rest on. Mended by s-CDF, once for each seed. `options` are those of
+    `fairspec_bench.face.make_ask`, by default the pair's own suites. Without `prompts` only the embedded verifier's
+    drafter is mended, and the claims about mending are not testable. `others` are run folders of other pairs, for the
+    order of languages. Raises `FairspecError`.
     """
     from fairspec_bench.mitigation.trainer import make_recipe
     from fairspec_bench.score.prepare import drafter_ask, model_ask
@@ -590,7 +595,11 @@ def train_testbed(
     seed: int = 0,
     say: Callable[[str], None] = print,
 ) -> tuple[Path, Path]:
-    """Train a pair with a known language imbalance on a folder of `<language>.txt`; → both folders."""
+    """Train a pair with a known language imbalance on a folder of `<language>.txt`; → verifier's and drafter's folders.
+
+    The drafter's shares of the languages fall as `rank ** -skew`. Stopped, the same call goes on. Raises
+    `FairspecError`.
+    """
     from fairspec_bench.testbed.pair import TEXT_SCALES, train_on_text
 
     if scale not in TEXT_SCALES:
@@ -616,7 +625,10 @@ def demo(
     watch: Watch | None = None,
     watch_mending: Callable[[Watched], None] = lambda seen: None,
 ) -> Demo:
-    """The main job on the embedded suites and pair: score, mend with s-CDF, score again, build the site."""
+    """The main job on the embedded suites and pair: score, mend with s-CDF, score again, build the site; → all of it.
+
+    Stopped, the same call goes on. Raises `FairspecError`.
+    """
     root, suffix = Path(out), "-quick" if quick else ""
     options, mending = (DEMO_QUICK, DEMO_QUICK_MENDING) if quick else (DEMO, DEMO_MENDING)
     before, after = (root / f"{name}{suffix}" for name in ("embedded-pair", "embedded-pair-mended"))

@@ -1,22 +1,45 @@
-"""Ground floor: can the Hugging Face Hub be reached? Answered in 1.5 s, where its own client retries for a minute.
+"""Where the files of a model lie: in a folder, or in the Hugging Face Hub's cache, filled where the Hub can be reached.
 
-Knows one address and one timeout. Knows nothing of what will be fetched.
+Knows whether the Hub answers (asked in 1.5 s, where its own client retries for a minute), commits, which files are
+wanted, and that an adapter names the model it was made for. Loads nothing and knows no layer, token or score.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import ssl
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from fairspec_bench.records import FairspecError
 
 TIMEOUT_SECONDS = 1.5
+HOME = "https://huggingface.co"
+HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+MAX_ADAPTER_BYTES = 2**20
+_TEXT = ("*.json", "*.model", "*.txt", "*.jinja")
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+
+
+# --------------------------------------------------------------------------- does it answer
 
 
 def offline() -> bool:
     """Whether the user asked for no network (`HF_HUB_OFFLINE`): only what is cached may be used."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
+def endpoint() -> str:
+    """The Hub's address (`HF_ENDPOINT`)."""
+    return os.environ.get("HF_ENDPOINT") or HOME
 
 
 def reachable(timeout: float = TIMEOUT_SECONDS) -> bool:
@@ -26,7 +49,7 @@ def reachable(timeout: float = TIMEOUT_SECONDS) -> bool:
     answered = threading.Event()
 
     def knock() -> None:
-        if _answers(os.environ.get("HF_ENDPOINT", "https://huggingface.co"), timeout):
+        if _answers(endpoint(), timeout):
             answered.set()
 
     # A name look-up obeys no timeout, hence a thread that can be left behind.
@@ -47,3 +70,190 @@ def _answers(address: str, timeout: float) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+# --------------------------------------------------------------------------- the files of a model
+
+
+class Place(NamedTuple):
+    """The folder that holds a model's files, and its commit on the Hub (`None` for a plain folder)."""
+
+    folder: Path
+    commit: str | None
+
+
+class Base(NamedTuple):
+    """The model that an adapter was made for, as its `adapter_config.json` names it; `None` where it does not."""
+
+    name: str | None
+    revision: str | None
+
+
+def locate(name: str, revision: str | None = None) -> Place:
+    """Where a model or an adapter lies, its safetensors with it. What is cached is used without asking the Hub.
+
+    Raises `FairspecError` in one line for one that is missing, gated, incomplete or has no safetensors.
+    """
+    return _place(name, revision, (*_TEXT, "*.safetensors"), _require_safetensors)
+
+
+def locate_tokenizer(name: str, revision: str | None = None) -> Place:
+    """Where a model's tokenizer lies, or that of the base of an adapter without one. Raises `FairspecError`."""
+    place = _place(name, revision, _TEXT, _require_tokenizer)
+    base = read_base(place.folder)
+    if base is None or has_tokenizer(place.folder):
+        return place
+    if base.name is None:
+        raise FairspecError(f"{name}: an adapter without a tokenizer, and {ADAPTER} names no base. Add its tokenizer.")
+    return _place(base.name, base.revision, _TEXT, _require_tokenizer)
+
+
+def read_base(folder: Path) -> Base | None:
+    """The base of the adapter that lies in a folder, `None` where none does. Raises `FairspecError` if damaged."""
+    path = folder / ADAPTER
+    if not path.is_file():
+        return None
+    if path.stat().st_size > MAX_ADAPTER_BYTES:
+        raise FairspecError(f"{path}: larger than {MAX_ADAPTER_BYTES} bytes. Save the adapter again.")
+    try:
+        said = json.loads(path.read_bytes())
+        name, revision = said.get("base_model_name_or_path"), said.get("revision")
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise FairspecError(f"{path}: damaged ({one_line(error)}). Save the adapter again.") from None
+    if not all(isinstance(each, str | None) for each in (name, revision)):
+        raise FairspecError(f"{path}: base_model_name_or_path and revision must be text. Save the adapter again.")
+    return Base(name or None, revision or None)
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a tokenizer's files lie in a folder."""
+    return any((folder / file).is_file() for file in _TOKENIZERS)
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error's message, and the next where the first only announces it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1])
+
+
+def _place(name: str, revision: str | None, files: tuple[str, ...], require: Callable[[Path, str], None]) -> Place:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        require(folder, name)
+        return Place(folder, None)
+    if not HUB_ID.fullmatch(name):
+        raise FairspecError(f"{name}: no such folder, and no Hub id (owner/name). Give one of the two.")
+    try:
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=list(files), local_files_only=True))
+        require(folder, name)
+    except HFValidationError as error:
+        raise FairspecError(
+            f"{name}: no such folder, and no Hub id ({one_line(error)}). Give one of the two."
+        ) from None
+    except (LocalEntryNotFoundError, FairspecError):
+        folder = _download(name, revision, files)
+        require(folder, name)
+    return Place(folder, folder.name)
+
+
+def _download(name: str, revision: str | None, files: tuple[str, ...]) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    if not reachable():
+        raise FairspecError(_not_here(name, revision))
+    page = f"{HOME}/{name}"
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(files)))
+    except GatedRepoError:
+        raise FairspecError(f"{name}: gated model. Accept its licence at {page}, then set HF_TOKEN.") from None
+    except RevisionNotFoundError:
+        raise FairspecError(f"{name}: no revision {revision!r} at {page}.") from None
+    except RepositoryNotFoundError:
+        raise FairspecError(f"{name}: neither a folder nor a model at {page} (a private one needs HF_TOKEN).") from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise FairspecError(f"{name}: cannot be fetched from {page} ({one_line(error)}). Try again.") from error
+
+
+def _not_here(name: str, revision: str | None) -> str:
+    """Why a model cannot be had without the Hub."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    home = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model")
+    kept = sorted(str(path.relative_to(home / "refs")) for path in (home / "refs").rglob("*") if path.is_file())
+    kept += sorted(path.name for path in (home / "snapshots").glob("*"))
+    if not kept:
+        return (
+            f"{name}: no such folder, not in the Hub cache, and the Hub cannot be reached. "
+            "Give a folder, or fetch the model on a connected machine."
+        )
+    wanted = f"revision {revision!r}" if revision else "main"
+    return (
+        f"{name}: {wanted} is not whole in the Hub cache (revisions there: {', '.join(kept[:6])}), and the Hub cannot "
+        "be reached. Give one of these with revision=, or fetch it on a connected machine."
+    )
+
+
+def _require_safetensors(folder: Path, name: str) -> None:
+    if (folder / ADAPTER).is_file():
+        if not (folder / ADAPTER_WEIGHTS).is_file():
+            raise FairspecError(f"{name}: an adapter without {ADAPTER_WEIGHTS}; other formats are refused. Convert it.")
+        return
+    if not (folder / "config.json").is_file():
+        raise FairspecError(f"{name}: no config.json in {folder}. Give a folder saved by save_pretrained.")
+    index = folder / "model.safetensors.index.json"
+    try:
+        wanted = sorted(set(json.loads(index.read_bytes())["weight_map"].values())) if index.is_file() else []
+    except (ValueError, KeyError, AttributeError) as error:
+        raise FairspecError(f"{index}: damaged ({one_line(error)}). Fetch the model again.") from error
+    if lost := [file for file in wanted if not (folder / file).is_file()]:
+        raise FairspecError(f"{name}: {lost[0]} is missing in {folder}. Fetch the model again.")
+    if not any(folder.glob("*.safetensors")):
+        raise FairspecError(f"{name}: no *.safetensors in {folder}; other formats are refused. Convert it first.")
+
+
+def _require_tokenizer(folder: Path, name: str) -> None:
+    if not has_tokenizer(folder) and not (folder / ADAPTER).is_file():
+        raise FairspecError(f"{name}: no tokenizer could be loaded: none in {folder}. Save the model's there too.")
+
+
+# --------------------------------------------------------------------------- commits
+
+
+def resolve(model: str, revision: str | None = None) -> str:
+    """The commit, 40 hex digits, that a branch or tag of a model on the Hub now means. Raises `FairspecError`."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    if not reachable():
+        raise FairspecError(f"{model}: the Hub cannot be reached ({endpoint()}). A revision is pinned where it can.")
+    page = f"{HOME}/{model}"
+    try:
+        found = HfApi(endpoint=endpoint()).model_info(model, revision=revision, timeout=30).sha
+    except RevisionNotFoundError:
+        raise FairspecError(f"{model}: no revision {revision!r} at {page}.") from None
+    except GatedRepoError:
+        raise FairspecError(f"{model}: gated model. Accept its licence at {page}, then set HF_TOKEN.") from None
+    except (RepositoryNotFoundError, HFValidationError):
+        raise FairspecError(f"{model}: no model at {page} (a private one needs HF_TOKEN).") from None
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise FairspecError(f"{model}: no answer from {page} ({one_line(error)}). Try again.") from error
+    if not COMMIT.fullmatch(found or ""):
+        raise FairspecError(f"{model}: the Hub gave no commit ({found!r}). Try again.")
+    return str(found)

@@ -141,7 +141,7 @@ def test_unknown_and_unfit_models(refused: Refusal, pair: tuple[Path, Path], tmp
     options = OPTIONS.split()
     assert "./nowhere: no such folder" in refused("run", "./nowhere", pair[1], *options)
     assert "./nowhere: no such folder" in refused("run", pair[0], "./nowhere", *options)
-    assert "not cached, and the Hub cannot be reached" in refused("run", "org/model", pair[1], *options)
+    assert "not in the Hub cache, and the Hub cannot be reached" in refused("run", "org/model", pair[1], *options)
     assert "org/model: " in refused("run", pair[0], "org/model", *options)
     assert "unknown. Known: embedded:verifier" in refused("run", "embedded:nothing", "lookup", *options)
     assert "'much' is no acceptance. Example: oracle:0.8" in refused("run", pair[0], "oracle:much", *options)

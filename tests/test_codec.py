@@ -10,7 +10,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
+from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import chat_template_utils
@@ -356,13 +358,13 @@ def test_missing_and_damaged_tokenizers(build: Build, tmp_path: Path, monkeypatc
 
 
 def test_a_gated_tokenizer_names_its_licence_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    from transformers import AutoTokenizer
-
-    def gated(*_: object, **__: object) -> None:
-        raise OSError("You are trying to access a gated repo.\nMake sure to have access to it.")
+    def gated(*_: object, local_files_only: bool = False, **__: object) -> None:
+        if local_files_only:
+            raise LocalEntryNotFoundError("not cached")
+        raise GatedRepoError.__new__(GatedRepoError)
 
     monkeypatch.setattr(hub, "reachable", lambda: True)
-    monkeypatch.setattr(AutoTokenizer, "from_pretrained", gated)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", gated)
     message = refusal(lambda: Codec("someone/gated-model"))
     assert "https://huggingface.co/someone/gated-model" in message
     assert "HF_TOKEN" in message

@@ -31,10 +31,11 @@ from fairspec_bench.engine.drafting import (
     read_drafter_file,
 )
 from fairspec_bench.engine.forced import Forced
-from fairspec_bench.engine.model import Model, Rows, check_vocabulary, load_model, locate
+from fairspec_bench.engine.model import Model, Rows, check_vocabulary, load_model
 from fairspec_bench.engine.ngram import NgramDrafter, load_tables
 from fairspec_bench.engine.noise import Purpose, keys, uniform
 from fairspec_bench.engine.rule import fit_vocabulary
+from fairspec_bench.hub import locate
 from fairspec_bench.records import FairspecError, Record
 
 # --------------------------------------------------------------------------- a causal language model
@@ -329,7 +330,7 @@ class Wanted:
 def _model(wanted: Wanted, verifier: Model) -> ModelDrafter:
     own = {name: value for name, value in wanted.options.items() if name == "temperature"}
     given = replace(wanted, options=own).known(temperature=float)
-    folder, _ = locate(wanted.source, wanted.revision)
+    folder = locate(wanted.source, wanted.revision).folder
     temperatures = read_drafter_file(folder, ModelFile).temperatures if (folder / FILE).is_file() else {}
     model = wanted.model({name: value for name, value in wanted.options.items() if name not in own})
     return ModelDrafter(model, verifier, temperatures=temperatures, **given)

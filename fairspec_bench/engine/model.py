@@ -1,14 +1,12 @@
 """A causal language model that can be stepped and rolled back, and the clear refusal of one that cannot.
 
-Knows where weights come from (a folder or the Hub), positions, vocabulary size and end-of-text ids. Knows no text: of
+Knows how weights are loaded, merged and quantized, positions, vocabulary size and end-of-text ids. Knows no text: of
 the tokenizer it keeps a hash, so that two vocabularies can be compared. Never runs code that came with a model.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,28 +15,22 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 from safetensors import SafetensorError
-from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedModel
 from transformers.cache_utils import LinearAttentionCacheLayerMixin
 
 from fairspec_bench import hub
+from fairspec_bench.engine.adapters import adapter_sha256, merged
+from fairspec_bench.engine.quantization import asked_quantization, is_quantized, own_quantization, stored
 from fairspec_bench.engine.rowcache import PACKED, RowCache
+from fairspec_bench.engine.vocabulary import difference, read_tokens
 from fairspec_bench.records import Backend, FairspecError, Sha256
 
 PREFILL_CHUNK = 512
 MAX_GAMMA = 64
+OPTIONS = ("attention", "device_map", "quantization")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_FILES = ["*.json", "*.safetensors", "*.model", "*.txt"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +38,7 @@ class Model:
     """A checked model. `max_positions` is `None` for no limit; `vocabulary` is its tokenizer's hash, if it has one.
 
     `rope_switch`: with LongRoPE, the length beyond which all positions rotate by other frequencies; else `None`.
+    `origin` says what it was made from where neither its commit nor its weights do; `home` is its tokenizer's folder.
     `backend` is how its steps are run, an entry of `backends.BACKENDS`.
     """
 
@@ -57,6 +50,8 @@ class Model:
     max_positions: int | None
     rope_switch: int | None
     eos_ids: frozenset[int]
+    origin: str | None = None
+    home: Path | None = None
     backend: Backend = "eager"
 
     @property
@@ -77,18 +72,19 @@ class Model:
         return len(set((getattr(self.hf, "hf_device_map", None) or {}).values())) > 1
 
     @property
+    def quantized(self) -> bool:
+        """Whether its weights are rounded to few bits."""
+        return is_quantized(self.hf)
+
+    @property
     def parameters(self) -> int:
         """How many parameters, tied ones once."""
-        return sum(parameter.numel() for parameter in self.hf.parameters())
+        return int(self.hf.num_parameters())
 
     @cached_property
     def weights_sha256(self) -> Sha256:
         """Hash of names, shapes and bytes of all weights as loaded: the same wherever they came from."""
-        digest = hashlib.sha256()
-        for name, weight in sorted(self.hf.state_dict().items()):
-            digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
-            digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        return weights_sha256(self.hf)
 
     @cached_property
     def compiled(self) -> dict[Hashable, Callable[..., Any]]:
@@ -97,8 +93,8 @@ class Model:
 
     @property
     def identity(self) -> str:
-        """Its commit on the Hub; the hash of its weights stands for one that comes from elsewhere."""
-        return self.revision or f"weights-sha256:{self.weights_sha256}"
+        """What it was made from, its commit on the Hub, or the hash of its weights: the first that there is."""
+        return self.origin or self.revision or f"weights-sha256:{self.weights_sha256}"
 
     def refusal(self, prompt: int, cap: int) -> str | None:
         """Why a prompt of so many tokens cannot be continued by up to `cap` more, whatever γ; `None` if it can."""
@@ -172,14 +168,16 @@ def load_model(
 ) -> Model:
     """Load and check a model from a folder or the Hub (what is cached is used offline, without asking).
 
+    An adapter is merged into its base, which its files name.
+
     `options`: `attention`, `packed_sdpa` or `eager`; `device_map`, `auto` or `balanced`, to spread the layers over all
-    CUDA devices (needs `accelerate`). Raises `FairspecError`, one line, for whatever is missing, gated,
-    damaged, not safetensors, not a decoder, or unable to roll back.
+    CUDA devices (needs `accelerate`); `quantization`, an entry of `QUANTIZERS`. Raises `FairspecError`, one line, for
+    whatever is missing, gated, damaged, not safetensors, not a decoder, or unable to roll back.
     """
     options = dict(options or {})
-    attention, device_map = options.pop("attention", None), options.pop("device_map", None)
+    attention, device_map, quantization = (options.pop(each, None) for each in OPTIONS)
     if options:
-        raise FairspecError(f"{name}: unknown model option {min(options)!r}. Known: attention, device_map.")
+        raise FairspecError(f"{name}: unknown model option {min(options)!r}. Known: {', '.join(OPTIONS)}.")
     if device_map not in (None, "auto", "balanced"):
         raise FairspecError(f"{name}: device_map={device_map}: unknown. Known: auto, balanced.")
     if device_map and find_spec("accelerate") is None:
@@ -188,32 +186,88 @@ def load_model(
         raise FairspecError(f"{name}: unknown dtype {dtype!r}. Known: {', '.join(DTYPES)}.")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise FairspecError(f"{name}: device {device} asked for, but torch sees no CUDA device. Use --device cpu.")
-    folder, found = locate(name, revision)
+    place = hub.locate(name, revision)
+    base = _base(name, place)
+    hf = _pretrained(name, (base or place).folder, DTYPES[dtype], device, device_map, quantization)
+    origin, home = None, place.folder
+    if base is not None:
+        origin = f"{base.commit or _hashed(hf)}+adapter-sha256:{adapter_sha256(place.folder)}"
+        hf = merged(hf, place.folder, name)
+        home = home if hub.has_tokenizer(home) else base.folder
+    if is_quantized(hf):
+        origin = f"{place.commit or _hashed(hf)}+quantization:{quantization or own_quantization(hf.config)}"
+    tokens = read_tokens(home)
+    return wrap(
+        hf if device_map or is_quantized(hf) else hf.to(device),
+        name,
+        revision=place.commit,
+        origin=origin,
+        vocabulary=tokens.sha256 if tokens else None,
+        home=home,
+        attention=attention,
+        backend=backend,
+    )
+
+
+def _base(name: str, place: hub.Place) -> hub.Place | None:
+    """Where the base of an adapter lies, `None` for a model of its own. Raises `FairspecError`."""
+    base = hub.read_base(place.folder)
+    if base is None:
+        return None
+    if base.name is None:
+        raise FairspecError(f"{name}: {hub.ADAPTER} names no base. Write it there: base_model_name_or_path.")
+    try:
+        found = hub.locate(base.name, base.revision)
+    except FairspecError as error:
+        raise FairspecError(f"{name}: the base that {hub.ADAPTER} names cannot be had: {error}") from error
+    if hub.read_base(found.folder) is not None:
+        raise FairspecError(f"{name}: its base {base.name} is an adapter itself. Merge that one first.")
+    return found
+
+
+def _pretrained(
+    name: str, folder: Path, dtype: torch.dtype, device: str, device_map: str | None, quantization: str | None
+) -> PreTrainedModel:
+    """The model of a folder with all its weights, as Transformers has it."""
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         _refuse_encoder(config, name)
+        asked: dict[str, Any] = {}
+        if quantization is not None:
+            asked["quantization_config"] = asked_quantization(str(quantization), name, config, dtype)
+        # Rounded weights cannot be moved later, whatever the quantizer.
+        placed = {"": device} if quantization is not None or own_quantization(config) else None
         hf, info = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
-            dtype=DTYPES[dtype],
+            dtype=dtype,
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
             output_loading_info=True,
-            device_map=device_map,
+            device_map=device_map or placed,
+            **asked,
         )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise FairspecError(f"{name}: cannot be loaded ({_line(error)}). Fetch it again or choose another.") from error
+    except (ImportError, OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        reason = hub.one_line(error)
+        raise FairspecError(f"{name}: cannot be loaded ({reason}). Fetch it again or choose another.") from error
     if info["missing_keys"]:
         raise FairspecError(f"{name}: weights lack {min(info['missing_keys'])}. Fetch the model again.")
-    return wrap(
-        hf if device_map else hf.to(device),
-        name,
-        revision=found,
-        vocabulary=_vocabulary(folder),
-        attention=attention,
-        backend=backend,
-    )
+    return hf
+
+
+def weights_sha256(hf: PreTrainedModel) -> Sha256:
+    """Hash of names, shapes and bytes of all weights as loaded: the same wherever they came from."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(hf.state_dict().items()):
+        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
+        for part in stored(weight):
+            digest.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _hashed(hf: PreTrainedModel) -> str:
+    return f"weights-sha256:{weights_sha256(hf)}"
 
 
 def wrap(
@@ -222,6 +276,8 @@ def wrap(
     *,
     revision: str | None = None,
     vocabulary: Sha256 | None = None,
+    origin: str | None = None,
+    home: Path | None = None,
     attention: str | None = None,
     backend: Backend = "eager",
 ) -> Model:
@@ -243,6 +299,8 @@ def wrap(
         max_positions=getattr(config, "max_position_embeddings", None),
         rope_switch=_rope_switch(config),
         eos_ids=_eos_ids(hf),
+        origin=origin,
+        home=home,
         backend=backend,
     )
     _probe_rollback(model)
@@ -262,82 +320,29 @@ class Vocabulary(Protocol):
     def vocabulary(self) -> Sha256 | None: ...
 
 
-def check_vocabulary(verifier: Model, drafter: Vocabulary) -> None:
+def check_vocabulary(verifier: Vocabulary, drafter: Vocabulary) -> None:
     """Raise `FairspecError` unless both mean the same token by the same id.
 
-    Tokenizer hashes decide where both are known (the embeddings may be padded to different sizes), else the sizes do.
+    Tokenizers decide where both are known, by what they hold: embeddings may be padded to different sizes, and one may
+    have added tokens that the other lacks. Where one is not known the sizes must be equal.
     """
-    if verifier.vocabulary is not None and drafter.vocabulary is not None:
-        same = verifier.vocabulary == drafter.vocabulary
+    if verifier.vocabulary is None or drafter.vocabulary is None:
+        if verifier.vocab_size == drafter.vocab_size:
+            return
+        differ = f"({drafter.vocab_size} ids) is not that of {verifier.name} ({verifier.vocab_size} ids)"
     else:
-        same = verifier.vocab_size == drafter.vocab_size
-    if not same:
-        raise FairspecError(
-            f"{drafter.name}: its vocabulary ({drafter.vocab_size} ids) is not that of {verifier.name} "
-            f"({verifier.vocab_size} ids). Choose a drafter with the same tokenizer."
-        )
-
-
-# --------------------------------------------------------------------------- finding the files
-
-
-def locate(name: str, revision: str | None) -> tuple[Path, str | None]:
-    """The folder holding a model, and its commit on the Hub (`None` for a plain folder). Raises `FairspecError`."""
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        _require_safetensors(folder, name)
-        return folder, None
-    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name):
-        raise FairspecError(f"{name}: no such folder. Give a folder with config.json and *.safetensors, or a Hub name.")
-    try:
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=_FILES, local_files_only=True))
-        _require_safetensors(folder, name)
-    except (LocalEntryNotFoundError, FairspecError):
-        folder = _download(name, revision)
-        _require_safetensors(folder, name)
-    return folder, folder.name
-
-
-def _download(name: str, revision: str | None) -> Path:
-    if not hub.reachable():
-        raise FairspecError(
-            f"{name}: no such folder, not in the Hub cache, and the Hub cannot be reached. "
-            "Give a folder, or fetch the model on a connected machine."
-        )
-    page = f"https://huggingface.co/{name}"
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=_FILES))
-    except GatedRepoError:
-        raise FairspecError(f"{name}: gated model. Accept its licence at {page}, then set HF_TOKEN.") from None
-    except RevisionNotFoundError:
-        raise FairspecError(f"{name}: no revision {revision!r} at {page}.") from None
-    except RepositoryNotFoundError:
-        raise FairspecError(f"{name}: neither a folder nor a model at {page} (a private one needs HF_TOKEN).") from None
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise FairspecError(f"{name}: cannot be fetched from {page} ({_line(error)}). Try again.") from error
-
-
-def _require_safetensors(folder: Path, name: str) -> None:
-    if not (folder / "config.json").is_file():
-        raise FairspecError(f"{name}: no config.json in {folder}. Give a folder saved by save_pretrained.")
-    index = folder / "model.safetensors.index.json"
-    try:
-        wanted = sorted(set(json.loads(index.read_bytes())["weight_map"].values())) if index.is_file() else []
-    except (ValueError, KeyError, AttributeError) as error:
-        raise FairspecError(f"{index}: damaged ({_line(error)}). Fetch the model again.") from error
-    if lost := [file for file in wanted if not (folder / file).is_file()]:
-        raise FairspecError(f"{name}: {lost[0]} is missing in {folder}. Fetch the model again.")
-    if not any(folder.glob("*.safetensors")):
-        raise FairspecError(f"{name}: no *.safetensors in {folder}; other formats are refused. Convert it first.")
-
-
-def _vocabulary(folder: Path) -> Sha256 | None:
-    """Hash of the token of every id, `None` without a tokenizer.json."""
-    file = folder / "tokenizer.json"
-    if not file.is_file():
-        return None
-    tokens = sorted(Tokenizer.from_file(str(file)).get_vocab(with_added_tokens=True).items(), key=lambda item: item[1])
-    return hashlib.sha256(json.dumps(tokens).encode()).hexdigest()
+        if verifier.vocabulary == drafter.vocabulary:
+            return
+        homes = [getattr(each, "home", None) for each in (verifier, drafter)]
+        tokens = [read_tokens(home) for home in homes if home]
+        known = [each for each in tokens if each is not None]
+        first = difference(*known) if len(known) == 2 else "their hashes differ"
+        if first is None:
+            return
+        differ = f"is not that of {verifier.name}: {first}"
+    raise FairspecError(
+        f"{drafter.name}: its vocabulary {differ}. Choose a drafter with the same tokenizer (docs/MODELS.md)."
+    )
 
 
 # --------------------------------------------------------------------------- what can be decoded at all
@@ -373,9 +378,12 @@ def _probe_rollback(model: Model) -> None:
         rows.read(ids[:, :3], ids.new_tensor([12]), view=15, keep=1)
         got = rows.read(ids[:, 12:], ids.new_tensor([12]), view=16, keep=4).float()
     except (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-        raise FairspecError(f"{model.name}: cannot be stepped with a cache ({_line(error)}). Choose another.") from None
+        raise FairspecError(
+            f"{model.name}: cannot be stepped with a cache ({hub.one_line(error)}). Choose another."
+        ) from None
     off = ((got - want).abs().max() / want.abs().max()).item()
-    if not off < (1e-3 if model.dtype == torch.float32 else 0.15):
+    exact = model.dtype == torch.float32 and not model.quantized
+    if not off < (1e-3 if exact else 0.15):
         raise FairspecError(
             f"{model.name}: a rollback leaves its logits off by {off:.2g}: it keeps a state. Choose another."
         )
@@ -405,8 +413,3 @@ def _eos_ids(hf: PreTrainedModel) -> frozenset[int]:
     if value is None:
         return frozenset()
     return frozenset([value] if isinstance(value, int) else value)
-
-
-def _line(error: BaseException) -> str:
-    """The first line of a message."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -39,6 +39,8 @@ def choose(
         return asked, None
     if verifier.spread:
         return "eager", "the verifier is spread over several devices: no graph, and no rank for its times"
+    if any(model.quantized for model in (verifier, drafter.model if drafter else None) if model):
+        return "eager", "quantized weights: steps run as they are, for what their kernels do may depend on data"
     if verifier.device.type == "cuda":
         return "graph", None
     if steps * verifier.layers < COMPILE_PAYS_FROM:

@@ -93,7 +93,8 @@ def plan_run(ask: Ask) -> Plan:
             assumptions=(*_COMMON, _TIMED.format(steps=MEASURED_TOKENS, device=ask.device)),
         )
     sizes = [_size(_config(model), ask.dtype) for model in asks]
-    questions = encode(load_suites(ask), Codec(ask.verifier.source, revision=ask.verifier.revision))
+    codec = Codec(ask.verifier.source, revision=ask.verifier.revision, chat_template=ask.chat_template)
+    questions = encode(load_suites(ask), codec)
     positions = min((size.positions for size in sizes if size.positions), default=None)
     gone = {k for k, p in questions.encoded.items() if positions and len(p.ids) + p.cap > positions}
     tasks = _tasks(questions, gone)

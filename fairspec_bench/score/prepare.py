@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from pydantic import ValidationError
 
@@ -248,7 +248,7 @@ def encode(suites: Mapping[str, Suite], codec: Codec) -> Questions:
     return Questions(suites, prompts, {key: codec.encode(prompt) for key, prompt in prompts.items()})
 
 
-def drop(questions: Questions, models: Sequence[Model]) -> tuple[Dropped, ...]:
+def drop(questions: Questions, models: Sequence[Limited]) -> tuple[Dropped, ...]:
     """The prompts that some model cannot continue up to their cap. Raises `FairspecError` if none is left."""
     dropped = []
     for key, prompt in questions.encoded.items():
@@ -273,8 +273,42 @@ def shards(keys: Sequence[str], batch_size: int) -> dict[str, tuple[str, ...]]:
     }
 
 
+class Described(Protocol):
+    """What a run's configuration says of a model."""
+
+    @property
+    def identity(self) -> str: ...
+
+    @property
+    def parameters(self) -> int | None: ...
+
+    @property
+    def backend(self) -> Backend: ...
+
+
+class Drafts(Protocol):
+    """And of a drafter, with its model if it has one."""
+
+    @property
+    def identity(self) -> str | None: ...
+
+    @property
+    def model(self) -> Described | None: ...
+
+
+class Limited(Protocol):
+    """What has limits to what it can continue."""
+
+    def refusal(self, prompt: int, cap: int) -> str | None: ...
+
+
 def configure(
-    ask: Ask, questions: Questions, dropped: Sequence[Dropped], codec: Codec, verifier: Model, drafter: Drafter | None
+    ask: Ask,
+    questions: Questions,
+    dropped: Sequence[Dropped],
+    codec: Codec,
+    verifier: Described,
+    drafter: Drafts | None,
 ) -> RunConfig:
     """Everything that decides the lines of this run."""
     out = {line.key for line in dropped}
@@ -362,7 +396,7 @@ def load_drafter_asked(ask: Ask, verifier: Model) -> Drafter | None:
     )
 
 
-def _model_config(ask: ModelAsk, identity: str | None, model: Model | None) -> ModelConfig:
+def _model_config(ask: ModelAsk, identity: str | None, model: Described | None) -> ModelConfig:
     return _made(
         ModelConfig,
         name=ask.name,

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
+from fairspec_bench import hub
 from fairspec_bench.codec import Codec
 from fairspec_bench.engine.model import DTYPES, Model, check_vocabulary, load_model
 from fairspec_bench.mitigation import fitted, methods
@@ -135,6 +136,8 @@ def load_student(ask: Ask, verifier: Model) -> Model:
     if ask.drafter.kind != "model":
         raise FairspecError(f"{ask.drafter.name}: only a drafter that is a model can be mended.")
     student = _loaded(ask.drafter, "float32", ask.device)
+    if student.quantized:
+        raise FairspecError(f"{student.name}: quantized weights cannot be trained. Give the drafter unquantized.")
     check_vocabulary(verifier, student)
     check_head(student.hf, student.name)
     return student
@@ -242,7 +245,11 @@ def _with_lora(trainee: Trainee, rank: int) -> Any:
 
 def stored_dtype(ask: Ask) -> torch.dtype:
     """The dtype that the drafter lies in, and will lie in again."""
-    config = AutoConfig.from_pretrained(ask.drafter.source, revision=ask.drafter.revision, trust_remote_code=False)
+    folder = hub.locate(ask.drafter.source, ask.drafter.revision).folder
+    base = hub.read_base(folder)
+    if base is not None and base.name is not None:  # an adapter: what it was merged into
+        folder = hub.locate(base.name, base.revision).folder
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     return getattr(config.get_text_config(decoder=True), "dtype", None) or torch.float32
 
 

@@ -4,8 +4,9 @@ Knows files, columns and where they are had. Knows nothing of prompts (the YAML 
 or of models. Whatever the source, the same questions give the same `Item`s and so the same hash.
 
 Local data: the environment variable `FAIRSPEC_DATA_DIR` names a folder with `mgsm/` (the TSV files and exemplars of
-google-research/url-nlp) and `multiq/` (the CSV of paul-rottger/multiq). A suite without a folder there comes from the
-Hub.
+google-research/url-nlp), `multiq/` (the CSV of paul-rottger/multiq) and `aya/` (the Parquet files of
+CohereLabs/aya_evaluation_suite in their folders, or `<subset>.jsonl` of the same columns). A suite without a folder
+there comes from the Hub.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,12 @@ DATA_DIR = "FAIRSPEC_DATA_DIR"
 EMBEDDED_ITEMS = 250
 MGSM_HUB, MGSM_HOME, MGSM_ITEMS, MGSM_SHOTS = "juletxara/mgsm", "github.com/google-research/url-nlp", 250, 8
 MULTIQ_HUB, MULTIQ_HOME = "caro-holt/MultiQ", "github.com/paul-rottger/multiq"
+AYA_HUB, AYA_HOME = "CohereLabs/aya_evaluation_suite", "huggingface.co/datasets/CohereLabs/aya_evaluation_suite"
+AYA_SUBSETS = {
+    "aya": "dolly_machine_translated",
+    "aya_edited": "dolly_human_edited",
+    "aya_written": "aya_human_annotated",
+}
 _HEADER = re.compile(r"[^:：]*[:：] ?")
 
 
@@ -214,6 +222,129 @@ def _multiq_rows() -> Iterator[tuple[str, Mapping[str, str]]]:
         raise _damaged(f"{path}:{reader.line_num}", f"not CSV ({error})", MULTIQ_HOME) from None
 
 
+# --------------------------------------------------------------------------- Aya
+
+# Two letters where ISO 639-1 has them, as in the other suites; the data names languages by three, most of them NLLB's.
+_TWO_LETTERS = dict(
+    re.findall(
+        r"(\w+):(\w+)",
+        """
+    afr:af als:sq amh:am ara:ar arb:ar aze:az azj:az bel:be ben:bn bul:bg cat:ca ces:cs cym:cy dan:da deu:de
+    ekk:et ell:el eng:en epo:eo est:et eus:eu fin:fi fra:fr gla:gd gle:ga glg:gl guj:gu hat:ht hau:ha heb:he
+    hin:hi hun:hu hye:hy ibo:ig ind:id isl:is ita:it jav:jv jpn:ja kan:kn kas:ks kat:ka kaz:kk khk:mn khm:km
+    kir:ky kmr:ku kor:ko kur:ku lao:lo lav:lv lit:lt ltz:lb lvs:lv mal:ml mar:mr mkd:mk mlg:mg mlt:mt mon:mn
+    mri:mi msa:ms mya:my nep:ne nld:nl nno:nn nob:nb nor:no npi:ne pbt:ps pes:fa plt:mg pol:pl por:pt pus:ps
+    ron:ro rus:ru sin:si slk:sk slv:sl smo:sm sna:sn snd:sd som:so sot:st spa:es sqi:sq srp:sr sun:su swa:sw
+    swe:sv swh:sw tam:ta tel:te tgk:tg tha:th tur:tr ukr:uk urd:ur uzb:uz uzn:uz vie:vi xho:xh ydd:yi yid:yi
+    yor:yo zho:zh zsm:ms zul:zu
+        """,
+    )
+)
+_MAIN_SCRIPTS = {"ace": "Latn", "ar": "Arab", "bjn": "Latn", "ks": "Arab", "min": "Latn", "zh": "Hans"}
+
+Rows = Sequence[tuple[str, Mapping[str, Any]]]
+"""Where each row stands, and the row."""
+
+
+def aya_languages(suite: str) -> tuple[str, ...]:
+    """Every language that a suite's subset of Aya at hand has, sorted. Raises `FairspecError` as `load` does."""
+    return tuple(sorted(set(_aya_names(_aya_rows(suite)).values())))
+
+
+def _aya_names(rows: Rows) -> dict[tuple[str, str], str]:
+    """What each (language, script) of the data is called here: of several scripts, all but the main one are named."""
+    scripts: dict[str, set[str]] = {}
+    for _, row in rows:
+        scripts.setdefault(row["language"], set()).add(row["script"])
+    names: dict[tuple[str, str], str] = {}
+    for code, written in scripts.items():
+        name = _TWO_LETTERS.get(code, code)
+        main = _MAIN_SCRIPTS.get(name)
+        main = main if main in written else min(written)
+        names |= {(code, script): name if script == main else f"{name}-{script}" for script in written}
+    return names
+
+
+def _aya(suite: str, language: str) -> Data:
+    rows, number = _aya_rows(suite), _aya_number(suite)
+    names = _aya_names(rows)
+    found: dict[int, str] = {}
+    for place, row in rows:
+        if names[row["language"], row["script"]] != language:
+            continue
+        if row[number] in found:
+            raise _damaged(place, f"{number} {row[number]} occurs twice in {language}", AYA_HOME)
+        if not row["inputs"].strip():
+            raise _damaged(place, "inputs is empty", AYA_HOME)
+        found[row[number]] = row["inputs"]
+    if not found:
+        raise FairspecError(f"{suite}: no language {language!r}. Known: {', '.join(aya_languages(suite))}.")
+    home = "aya" if number == "source_id" else f"aya/{language}"
+    return Data(tuple(Item(k, f"{home}/{name}", found[name], "") for k, name in enumerate(sorted(found))))
+
+
+def _aya_number(suite: str) -> str:
+    """The column that tells prompts apart: a translated one is one problem in all its languages, others are not."""
+    return "id" if suite == "aya_written" else "source_id"
+
+
+def _aya_rows(suite: str) -> Rows:
+    """The rows of a suite's subset, with text and whole numbers where they must be."""
+    subset, folder = AYA_SUBSETS[suite], _folder("aya")
+    if folder is None:
+        return _aya_from_hub(suite)
+    if not (folder / subset).is_dir():
+        return _aya_checked(suite, _json_lines(folder / f"{subset}.jsonl"))
+    files = sorted((folder / subset).glob("*.parquet"))
+    if not files:
+        raise FairspecError(f"{folder / subset}: no *.parquet in it. Get them from {AYA_HOME}, or unset {DATA_DIR}.")
+    return _aya_from_parquet(suite, tuple((path, path.stat().st_mtime_ns) for path in files))
+
+
+# Each language of a suite asks for all rows again, twice: 119 languages share a file.
+@lru_cache(maxsize=4)
+def _aya_from_hub(suite: str) -> Rows:
+    subset = AYA_SUBSETS[suite]
+    split = _hub("aya", AYA_HUB, f"{subset}/*.parquet", AYA_HOME, subset)["test"]
+    return _aya_checked(suite, ((f"{AYA_HUB} ({subset}), row {n}", row) for n, row in enumerate(split)))
+
+
+@lru_cache(maxsize=4)
+def _aya_from_parquet(suite: str, files: tuple[tuple[Path, int], ...]) -> Rows:
+    rows = (each for path, _ in files for each in _parquet_rows(path))
+    return _aya_checked(suite, rows)
+
+
+def _aya_checked(suite: str, rows: Iterable[tuple[str, Any]]) -> Rows:
+    kinds: dict[str, type] = {"inputs": str, "language": str, "script": str, _aya_number(suite): int}
+    found = []
+    for place, row in rows:
+        for column, kind in kinds.items():
+            if not isinstance(row, Mapping) or not isinstance(row.get(column), kind):
+                raise _damaged(place, f"no {'text' if kind is str else 'whole number'} in {column}", AYA_HOME)
+        found.append((place, {column: row[column] for column in kinds}))
+    return found
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    from pyarrow import ArrowException, parquet
+
+    try:
+        rows = parquet.read_table(path).to_pylist()
+    except (ArrowException, OSError) as error:
+        raise _damaged(str(path), f"not Parquet ({hub.one_line(error)})", AYA_HOME) from None
+    yield from ((f"{path}, row {n}", row) for n, row in enumerate(rows))
+
+
+def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
+    for number, line in enumerate(_read(path, AYA_HOME).split("\n"), 1):
+        if line.strip():
+            try:
+                yield f"{path}:{number}", json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise _damaged(f"{path}:{number}", f"not JSON ({hub.one_line(error)})", AYA_HOME) from None
+
+
 # --------------------------------------------------------------------------- shared
 
 SOURCES: Mapping[str, Callable[[str], Data]] = {
@@ -222,7 +353,15 @@ SOURCES: Mapping[str, Callable[[str], Data]] = {
     "embedded_domain": _embedded_domain,
     "mgsm": _mgsm,
     "multiq": _multiq,
+    **{suite: partial(_aya, suite) for suite in AYA_SUBSETS},
 }
+
+
+def every_language(suite: str) -> tuple[str, ...] | None:
+    """All languages of a suite that may have more than it runs by default; `None` for one that has not."""
+    if suite in AYA_SUBSETS:
+        return aya_languages(suite)
+    return multiq_languages() if suite == "multiq" else None
 
 
 def _folder(name: str) -> Path | None:

@@ -1,22 +1,26 @@
 """The pairs of models that studies know by name: the files under `tasks/pairs/`.
 
-Knows what each file says of its models: where they lie, size, memory, licence, and which suites to run. Loads no model
-and asks no one: a revision is `null` until someone pins it, sizes and licences are those of the models' own pages.
+Knows what each file says of its models: where they lie, size, memory, licence, and which suites to run. Loads no model.
+A revision is `null` until `pin` has asked the Hub; sizes and licences are those of the models' own pages.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml  # type: ignore[import-untyped]
 from pydantic import Field, ValidationError
 
-from fairspec_bench.records import FairspecError, Record
+from fairspec_bench import hub
+from fairspec_bench.records import FairspecError, Record, write_atomic
 from fairspec_bench.suite.tasks import tasks_folder
 
 BYTES = 2
 """Of one bfloat16 number."""
+ROLES = ("verifier", "drafter")
 
 
 class PairModel(Record):
@@ -73,9 +77,15 @@ class Pair(Record):
 
     @property
     def pinned(self) -> bool:
-        """Whether both models lie in the package or have a revision."""
-        models = (self.verifier, self.drafter)
-        return all(model.revision is not None or model.model.startswith("embedded:") for model in models)
+        """Whether both models lie in the package or name a commit."""
+        return not _open(self)
+
+
+class Pinned(NamedTuple):
+    """A model and the commit that it was pinned to."""
+
+    model: str
+    commit: str
 
 
 def list_pairs() -> tuple[Pair, ...]:
@@ -89,6 +99,37 @@ def load_pair_file(name: str) -> Pair:
     if name not in files:
         raise FairspecError(f"unknown pair {name!r}. Known: {', '.join(files)}.")
     return _read(files[name])
+
+
+def pin(name: str) -> tuple[Pinned, ...]:
+    """Write into a pair's file the commits that its models' branches now mean; → those written.
+
+    A model that names a commit keeps it. Raises `FairspecError` for an unknown pair, no answer from the Hub, or a file
+    that cannot be written; nothing is written then.
+    """
+    pair = load_pair_file(name)
+    path = next(path for path in _files() if path.stem == name)
+    text, done = path.read_text(encoding="utf-8"), []
+    for role in _open(pair):
+        asked: PairModel = getattr(pair, role)
+        commit = hub.resolve(asked.model, asked.revision)
+        # A line is replaced, not the file written anew: its comments and order are its author's.
+        text, count = re.subn(rf"(?m)(^{role}:\n(?:[ ].*\n)*?[ ]+revision:).*$", rf'\g<1> "{commit}"', text, count=1)
+        if not count:
+            raise FairspecError(f"{path}: {role}: no line `revision: null` to write the commit in. Add it.")
+        done.append(Pinned(asked.model, commit))
+    write_atomic(path, text)
+    return tuple(done)
+
+
+def _open(pair: Pair) -> list[str]:
+    """The roles whose model is on the Hub and names no commit."""
+    models = ((role, getattr(pair, role)) for role in ROLES)
+    return [
+        role
+        for role, model in models
+        if not model.model.startswith("embedded:") and not hub.COMMIT.fullmatch(model.revision or "")
+    ]
 
 
 def _files() -> list[Path]:

@@ -252,7 +252,7 @@ def _known(name: str) -> SuiteInfo:
 def _chosen(info: SuiteInfo, languages: Sequence[str] | None) -> tuple[str, ...]:
     if languages is None:
         return info.languages
-    known = data.multiq_languages() if info.name == "multiq" else info.languages
+    known = data.every_language(info.name) or info.languages
     unknown = [language for language in languages if language not in known]
     if unknown or not languages:
         wrong = f"unknown language {unknown[0]!r}" if unknown else "no language chosen"

@@ -20,6 +20,7 @@ from fairspec_bench.engine.loop import Decoder
 from fairspec_bench.engine.model import Model, wrap
 from fairspec_bench.records import Backend, FairspecError, Rule
 from fairspec_bench.score import backend as chosen
+from fairspec_bench.score.folder import SERVED
 
 SHORT, LONG = prompts(9, 3, 20), prompts(5, 60, 90, seed=5)
 
@@ -230,7 +231,7 @@ def test_slots_are_rounded_up_to_few(rounded: object) -> None:
 
 
 def test_every_backend_is_named_once() -> None:
-    assert set(BACKENDS) == set(Backend.__args__)
+    assert {*BACKENDS, SERVED} == set(Backend.__args__)
 
 
 # --------------------------------------------------------------------------- the one that pays

@@ -153,7 +153,7 @@ def test_finish_names_what_came_first() -> None:
     for (count, room, keep), want in endings.items():
         ids = [1, 1, 1, 9, 9][:count]
         stop = None if keep is None else (lambda seen, keep=keep: keep if keep <= len(seen) else None)
-        assert loop._ending(ids, 0, room, stop, frozenset({9})) == want
+        assert loop.ending(ids, 0, room, stop, frozenset({9})) == want
 
 
 @pytest.mark.parametrize("rule", [Rule(temperature=1.0), Rule(temperature=0.7, top_k=20, top_p=0.9)])

@@ -7,9 +7,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from tiny_models import EOS, VOCAB, family
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -24,6 +30,7 @@ from transformers import (
     T5Config,
 )
 
+from fairspec_bench import hub
 from fairspec_bench.engine import model as module
 from fairspec_bench.engine.loop import Request, decode
 from fairspec_bench.engine.model import check_vocabulary, load_model, wrap
@@ -160,11 +167,11 @@ def test_what_the_hub_says_is_passed_on_in_one_line(
 ) -> None:
     def refuse(*args: object, local_files_only: bool = False, **kwargs: object) -> str:
         if local_files_only:
-            raise module.LocalEntryNotFoundError("not cached")
+            raise LocalEntryNotFoundError("not cached")
         raise error.__new__(error)
 
-    monkeypatch.setattr(module.hub, "reachable", lambda: True)
-    monkeypatch.setattr(module, "snapshot_download", refuse)
+    monkeypatch.setattr(hub, "reachable", lambda: True)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
     message = refusal(lambda: load_model("some/model", revision="v9"))
     assert all(word in message for word in words)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -13,7 +14,8 @@ from scipy import stats
 from tiny_models import family, noised, prompts, stock
 from torch import Tensor
 
-from fairspec_bench.engine import accept, drafting
+from fairspec_bench.engine import accept, drafters, drafting
+from fairspec_bench.engine.batch import Batch
 from fairspec_bench.engine.drafters import ModelDrafter
 from fairspec_bench.engine.drafting import References
 from fairspec_bench.engine.loop import Request, decode
@@ -72,7 +74,33 @@ def tables() -> NgramDrafter:
     return NgramDrafter(fit([(("even", "odd")[int(row.key) % 2], (), row.ids) for row in made], SMALL, 2), verifier)
 
 
-DRAFTERS = {"model": lambda: short_sighted()[1], "tempered": tempered, "ngram": tables}
+def of_size(size: int) -> ModelDrafter:
+    """The drafter with an embedding of another size and the same tokenizer; ids that it gains are its favourites."""
+    verifier, drafter = short_sighted()
+    hf = copy.deepcopy(drafter.model.hf)
+    hf.resize_token_embeddings(size, mean_resizing=False)
+    with torch.no_grad():
+        hf.get_output_embeddings().weight[SMALL:] = 1.5 * hf.get_output_embeddings().weight[: max(0, size - SMALL)]
+    return ModelDrafter(wrap(hf, "padded", vocabulary="same"), replace(verifier, vocabulary="same"))
+
+
+@cache
+def wider() -> ModelDrafter:
+    return of_size(SMALL + 3)
+
+
+@cache
+def narrower() -> ModelDrafter:
+    return of_size(SMALL - 2)
+
+
+DRAFTERS = {
+    "model": lambda: short_sighted()[1],
+    "tempered": tempered,
+    "ngram": tables,
+    "wider": wider,
+    "narrower": narrower,
+}
 
 
 def transitions_pvalue(rule: Rule, rows: int, name: str = "model", backend: Backend = "eager") -> float:
@@ -120,6 +148,17 @@ def _coin_is_the_drafts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drafting, "Purpose", SimpleNamespace(DRAFT=Purpose.TARGET))
 
 
+def _surplus_keeps_its_mass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The draft is one of the verifier's ids, but the q that is tested is normalised over all of the drafter's."""
+    drafted = drafters._drafted
+
+    def planted(batch: Batch, last: Tensor, logits: Tensor, warmth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        token, _, slot = drafted(batch, last, logits, warmth)
+        return token, log_probs(logits / warmth, batch.rule)[..., : batch.vocab_size], slot
+
+    monkeypatch.setattr(drafters, "_drafted", planted)
+
+
 def _q_is_not_the_law_drawn_from(monkeypatch: pytest.MonkeyPatch) -> None:
     """The draft comes from a warmer law than the log q that is tested."""
     monkeypatch.setattr(drafting, "draw", lambda log_q, noise: accept.draw(log_q / 2, noise))
@@ -132,6 +171,7 @@ def _q_is_not_the_law_drawn_from(monkeypatch: pytest.MonkeyPatch) -> None:
         (_coin_is_the_drafts, "model"),
         (_q_is_not_the_law_drawn_from, "tempered"),
         (_q_is_not_the_law_drawn_from, "ngram"),
+        (_surplus_keeps_its_mass, "wider"),
     ],
 )
 def test_a_planted_bug_breaks_the_law(plant: Callable, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
