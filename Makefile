@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 OUT    ?= build/demo
 
-.PHONY: demo demo-quick test browser vllm backends bench bench-gpu lint results studies wheel clean
+.PHONY: demo demo-quick test browser vllm backends bench bench-gpu lint results studies api wheel clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found. Install Python 3.11 or newer, or run 'make PYTHON=python3 $(MAKECMDGOALS)'."; exit 2; }
@@ -71,6 +71,10 @@ studies: $(VENV)/.installed
 	for study in causal rivals transfer; do $(BIN)/fairspec study $$study --out runs/studies || exit 2; done
 	cp runs/studies/*/*.md runs/studies/*/*.svg runs/studies/*/*.json docs/results/
 	$(BIN)/fairspec reproduce --limit 60 --batch_size 30 --race_prompts 4 --race_rounds 5 --markdown
+
+# The reference of the Python functions, from their docstrings: build/api/index.html.
+api: $(VENV)/.installed
+	$(BIN)/python docs/api.py build/api
 
 wheel: $(VENV)/.installed
 	$(BIN)/python -m build --outdir dist .

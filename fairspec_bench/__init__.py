@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         submit_score,
     )
     from fairspec_bench.face import (
+        agree,
         build_site,
         compare,
         demo,
@@ -51,6 +52,7 @@ __all__ = [
     "FairspecError",
     "Report",
     "Rule",
+    "agree",
     "board",
     "build_board",
     "build_site",

@@ -342,6 +342,7 @@ def test_every_option_of_run_reaches_the_run(fairspec: Shell, monkeypatch: pytes
 
     def run(verifier: str, drafter: str, suites: list[str], out: Path, **options: object) -> None:
         del options["watch"], options["say"]
+        assert (options.pop("executor"), options.pop("workers")) == ("ray", 3)
         asked.update(vars(face.make_ask(verifier, drafter, suites, **options)), out=out)
         raise FairspecError("seen.")
 
@@ -350,7 +351,8 @@ def test_every_option_of_run_reaches_the_run(fairspec: Shell, monkeypatch: pytes
         "--suite a --suite b --languages en,ja --gamma 7 --limit 9 --batch_size 3 --device cuda:1 --dtype bfloat16 "
         "--seed 5 --temperature 0.7 --top_k 20 --top_p 0.9 --num_fewshot 2 --apply_chat_template "
         "--model_args revision=abc,attention=eager --drafter_args temperature=0.5 --cap 99 --race_prompts 11 "
-        "--race_rounds 6 --race_width 0.05 --race_budget 60 --shard 2/3 --backend graph"
+        "--race_rounds 6 --race_width 0.05 --race_budget 60 --shard 2/3 --backend graph "
+        "--executor ray --workers 3"
     )
     status, _, err = fairspec("run", "org/big", "org/small", *options.split())
     assert (status, err) == (2, "fairspec: seen.\n")
