@@ -1,13 +1,15 @@
-"""A run: every unit of a prepared run made in order and kept, then the report.
+"""A run: every unit of it made by an executor and kept, then the report.
 
-Knows what each stage of a shard is made of. The folder knows how it is kept, `measure` what it means.
+Knows what each stage of a shard is made of, and from what of other units. The folder knows how it is kept, `measure`
+what it means, an executor who makes it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 from fairspec_bench.engine.model import Model
 from fairspec_bench.measure.enough import heats, knows_enough
@@ -16,11 +18,14 @@ from fairspec_bench.measure.report import build_report
 from fairspec_bench.records import (
     Answer,
     Departure,
+    Dropped,
     Encoded,
+    Environment,
     FairspecError,
     Record,
     Replay,
     Report,
+    RunConfig,
     Throughput,
     Timing,
     Trace,
@@ -58,6 +63,81 @@ class Progress:
 
 
 Watch = Callable[[Progress], None]
+Seen = Callable[[Unit, int], None]
+"""Is told of a unit when it is begun (0) and after each of its lines: how many there are."""
+
+
+@dataclass
+class Known:
+    """What is there already and other units are made from: texts by key, timings by task."""
+
+    traces: dict[str, Trace] = field(default_factory=dict)
+    timed: dict[str, list[Timing]] = field(default_factory=dict)
+
+    def add(self, lines: Iterable[Record]) -> None:
+        for line in lines:
+            if isinstance(line, Trace):
+                self.traces[line.key] = line
+            elif isinstance(line, Timing):
+                self.timed.setdefault(Unit(line.shard, "timing").task, []).append(line)
+
+    def needed(self, unit: Unit, config: RunConfig) -> Known:
+        """As much of it as the lines of this unit depend on."""
+        keys = sweep_keys(config)[unit.shard] if unit.stage == "sweep" else config.shards[unit.shard]
+        traces = {key: self.traces[key] for key in keys if key in self.traces}
+        timed = self.timed.get(unit.task, []) if unit.stage == "timing" else []
+        return Known(traces, {unit.task: list(timed)})
+
+
+@dataclass(frozen=True)
+class Made:
+    """A unit's lines, all there or made as they are taken, and the environment that makes them."""
+
+    unit: Unit
+    lines: Iterable[Record]
+    environment: Environment
+
+
+class Executor(Protocol):
+    """Who makes the lines of a run. It is no part of the configuration, and no figure may depend on it."""
+
+    @property
+    def config(self) -> RunConfig: ...
+
+    @property
+    def dropped(self) -> tuple[Dropped, ...]: ...
+
+    @property
+    def environments(self) -> Sequence[Environment]:
+        """Where it works, at least one."""
+
+    @property
+    def note(self) -> str | None:
+        """What a user should know of how blocks are run."""
+
+    def make(self, left: Sequence[Unit], known: Known, seen: Seen) -> Iterator[Made]:
+        """Each of these units once, those of one file in their order. Adds what it makes to `known`."""
+
+
+class Local:
+    """This process makes every unit, one after the other."""
+
+    def __init__(self, prepared: Prepared, *, cache: Path | None = None, given: Mapping[str, Given] = NONE_GIVEN):
+        self.config, self.dropped, self.note = prepared.config, prepared.dropped, prepared.note
+        self.environments = (describe(prepared.config.device),)
+        self.work = Work(prepared, cache, given)
+
+    def make(self, left: Sequence[Unit], known: Known, seen: Seen) -> Iterator[Made]:
+        self.work.know(known)
+        for unit in left:
+            yield Made(unit, _counted(unit, self.work.lines(unit), seen), self.environments[0])
+
+
+def _counted(unit: Unit, lines: Iterable[Record], seen: Seen) -> Iterator[Record]:
+    seen(unit, 0)
+    for number, line in enumerate(lines, 1):
+        yield line
+        seen(unit, number)
 
 
 def run(
@@ -68,18 +148,26 @@ def run(
     given: Mapping[str, Given] = NONE_GIVEN,
     watch: Watch | None = None,
 ) -> Report:
-    """Do what is left of a run in `out`; → its report, which is written beside the lines unless this is only a part.
+    """Do what is left of a run in `out`, here; → its report, which is written beside the lines if the run is whole.
 
     `cache` keeps references for other runs, `given` are texts of a reference pack, taken as they are. Raises
     `FairspecError`; what was finished before stays, and the same call goes on from there.
     """
-    config = prepared.config
-    with writing(out, config, describe(config.device), prepared.dropped) as writer:
-        timed = writer.folder.lines("timing", Timing)
-        work = _Work(prepared, cache, given, _known_traces(prepared, writer.folder), timed)
-        lines = _watched(work, writer, watch or (lambda progress: None))
-        for unit in writer.left():
-            writer.add(unit, lines(unit))
+    return conduct(Local(prepared, cache=cache, given=given), out, watch=watch)
+
+
+def conduct(executor: Executor, out: Path, *, watch: Watch | None = None) -> Report:
+    """`run` by any executor: this process alone writes. Raises `FairspecError` likewise."""
+    with writing(out, executor.config, executor.environments[0], executor.dropped) as writer:
+        left, known = writer.left(), Known()
+        known.add(writer.folder.lines("trace", Trace))
+        known.add(writer.folder.lines("timing", Timing))
+        for environment in executor.environments if left else ():
+            writer.refuse_other_machine(environment)
+        meter = _Meter(writer, watch or (lambda progress: None))
+        for made in executor.make(left, known, meter.seen):
+            writer.add(made.unit, made.lines, writer.session(made.environment))
+            meter.written(made.unit)
         return make_report(RunFolder(out))
 
 
@@ -110,26 +198,23 @@ def make_report(folder: RunFolder) -> Report:
     return report
 
 
-class _Work:
-    """Makes the lines of any unit, each stage from the texts of the first."""
+class Work:
+    """Makes the lines of any unit from what is known, to which it adds them."""
 
-    def __init__(
-        self,
-        prepared: Prepared,
-        cache: Path | None,
-        given: Mapping[str, Given],
-        traces: dict[str, Trace],
-        timed: Sequence[Timing],
-    ):
+    def __init__(self, prepared: Prepared, cache: Path | None, given: Mapping[str, Given] = NONE_GIVEN):
         self.prepared, self.config = prepared, prepared.config
-        self.cache, self.given, self.traces = cache, given, traces
+        self.cache, self.given, self.known = cache, given, Known()
         self.raced, self.swept = race_keys(prepared.config), sweep_keys(prepared.config)
-        self.timed: dict[str, list[Timing]] = {}
-        for timing in timed:
-            self._keep(timing)
         self.float32: Model | None = None
         small = prepared.drafter.model if prepared.drafter else None
         self.small = replace(small, backend=prepared.verifier.backend) if small else None
+
+    def know(self, known: Known) -> None:
+        """From what lines are made from now on. Raises `FairspecError` for a text of another prompt."""
+        for key, trace in known.traces.items():
+            if trace.prompt_sha != self.prepared.questions.encoded[key].sha:
+                raise FairspecError(f"{key}: its text is of another prompt. Delete its task's folder and run again.")
+        self.known = known
 
     def lines(self, unit: Unit) -> Iterator[Record]:
         """The lines of a unit, in their order."""
@@ -144,24 +229,16 @@ class _Work:
         }
         if unit.stage != "departure":
             self.float32 = None
-        return makers[unit.stage](unit)
-
-    def count(self, unit: Unit) -> int:
-        """How many lines a unit has at most."""
-        if unit.stage == "timing":
-            return len(self.raced[unit.shard]) * self.config.race_rounds * len(MODES)
-        if unit.stage == "sweep":
-            return len(sweep_places(self.config, self.swept[unit.shard]))
-        return len(self.config.shards[unit.shard])
+        for line in makers[unit.stage](unit):
+            self.known.add([line])
+            yield line
 
     def _traces(self, unit: Unit) -> Iterator[Trace]:
-        for trace in self._decoded(self.prepared.verifier, unit.shard, self.given):
-            self.traces[trace.key] = trace
-            yield trace
+        return self._decoded(self.prepared.verifier, unit.shard, self.given)
 
     def _answers(self, unit: Unit) -> Iterator[Answer]:
         keys = self.config.shards[unit.shard]
-        return self._graded(keys, (self.traces[key] for key in keys), self.prepared.verifier)
+        return self._graded(keys, (self.known.traces[key] for key in keys), self.prepared.verifier)
 
     def _replays(self, unit: Unit) -> Iterator[Replay]:
         assert self.prepared.drafter is not None
@@ -170,7 +247,7 @@ class _Work:
             self.prepared.verifier,
             self.prepared.drafter,
             encoded,
-            [self.traces[prompt.key] for prompt in encoded],
+            [self.known.traces[prompt.key] for prompt in encoded],
             rule=self.config.rule,
             seed=self.config.seed,
             batch_size=self.config.batch_size,
@@ -193,7 +270,7 @@ class _Work:
         return departures(
             self.float32,
             encoded,
-            [self.traces[prompt.key] for prompt in encoded],
+            [self.known.traces[prompt.key] for prompt in encoded],
             batch_size=self.config.batch_size,
             shard=unit.shard,
         )
@@ -202,12 +279,12 @@ class _Work:
         """The race of this shard, unless the task's is over; what was timed of it before counts."""
         assert self.prepared.drafter is not None
         encoded = self._encoded(self.raced[unit.shard])
-        before = list(self.timed.get(unit.task, []))
-        lines = race(
+        before = list(self.known.timed.get(unit.task, []))
+        return race(
             self.prepared.verifier,
             self.prepared.drafter,
             encoded,
-            [self.traces[prompt.key] for prompt in encoded],
+            [self.known.traces[prompt.key] for prompt in encoded],
             rule=self.config.rule,
             gamma=self.config.gamma,
             seed=self.config.seed,
@@ -216,12 +293,6 @@ class _Work:
             heats=heats(self.config, self.raced[unit.shard]),
             enough=lambda timed: knows_enough(self.config, [*before, *timed]),
         )
-        for timing in lines:
-            self._keep(timing)
-            yield timing
-
-    def _keep(self, timing: Timing) -> None:
-        self.timed.setdefault(Unit(timing.shard, "timing").task, []).append(timing)
 
     def _throughputs(self, unit: Unit) -> Iterator[Throughput]:
         assert self.prepared.drafter is not None
@@ -230,7 +301,7 @@ class _Work:
             self.prepared.verifier,
             self.prepared.drafter,
             encoded,
-            [self.traces[prompt.key] for prompt in encoded],
+            [self.known.traces[prompt.key] for prompt in encoded],
             rule=self.config.rule,
             gammas=self.config.gammas,
             batch_sizes=self.config.batch_sizes,
@@ -287,26 +358,32 @@ class _Work:
         return {prompt.key: text for prompt in prompts if (text := suites[prompt.suite].reference(prompt))}
 
 
-def _known_traces(prepared: Prepared, folder: RunFolder) -> dict[str, Trace]:
-    """The texts that are already there. Raises `FairspecError` for one of another prompt."""
-    traces = {trace.key: trace for trace in folder.lines("trace", Trace)}
-    for key, trace in traces.items():
-        if trace.prompt_sha != prepared.questions.encoded[key].sha:
-            raise FairspecError(f"{folder.path}: {key} is of another prompt. Delete its task's folder and run again.")
-    return traces
+class _Meter:
+    """How far a run is, whoever makes its lines and however many units at once."""
 
+    def __init__(self, writer: RunWriter, watch: Watch):
+        self.watch, self.config = watch, writer.folder.config
+        self.raced, self.swept = race_keys(self.config), sweep_keys(self.config)
+        self.costs = {unit: COSTS[unit.stage] * self._most(unit) for unit in writer.folder.units}
+        self.place = {unit: place for place, unit in enumerate(self.costs)}
+        self.total = sum(self.costs.values())
+        self.before = sum(self.costs[unit] for unit in writer.done)
+        self.begun: dict[Unit, int] = {}
 
-def _watched(work: _Work, writer: RunWriter, watch: Watch) -> Callable[[Unit], Iterator[Record]]:
-    costs = {unit: COSTS[unit.stage] * work.count(unit) for unit in writer.folder.units}
-    total = sum(costs.values())
-    before = sum(costs[unit] for unit in writer.done)
+    def seen(self, unit: Unit, lines: int) -> None:
+        """A unit has so many lines. Shown is the first one that is not yet kept."""
+        self.begun[unit] = lines
+        begun = sum(count * COSTS[each.stage] for each, count in self.begun.items())
+        self.watch(Progress(min(self.begun, key=self.place.__getitem__), self.before + begun, self.total))
 
-    def lines(unit: Unit) -> Iterator[Record]:
-        nonlocal before
-        watch(Progress(unit, before, total))
-        for number, line in enumerate(work.lines(unit), 1):
-            yield line
-            watch(Progress(unit, before + number * COSTS[unit.stage], total))
-        before += costs[unit]
+    def written(self, unit: Unit) -> None:
+        self.begun.pop(unit, None)
+        self.before += self.costs[unit]
 
-    return lines
+    def _most(self, unit: Unit) -> int:
+        """How many lines a unit has at most."""
+        if unit.stage == "timing":
+            return len(self.raced[unit.shard]) * self.config.race_rounds * len(MODES)
+        if unit.stage == "sweep":
+            return len(sweep_places(self.config, self.swept[unit.shard]))
+        return len(self.config.shards[unit.shard])
