@@ -106,9 +106,7 @@ def payoff_words(payoff: Payoff, quiet: bool) -> str:
 def served_within(cells: Sequence[SweepCell]) -> dict[str, list[Estimate]]:
     """The latencies of these cells by the share of requests that stay within them; empty where none was served."""
     found = {"half": [each.latency_p50 for each in cells], "95 %": [each.latency_p95 for each in cells]}
-    return {
-        share: [each or Estimate() for each in latencies] for share, latencies in found.items() if any(latencies)
-    }
+    return {share: [each or Estimate() for each in latencies] for share, latencies in found.items() if any(latencies)}
 
 
 def best_gamma(cells: Cells, tasks: Sequence[str], batch: int, gammas: Sequence[int]) -> BestGamma | None:
