@@ -105,13 +105,17 @@ def test_options_are_called_as_in_lm_eval(fairspec: Shell) -> None:
         assert f"--{option} " in out
 
 
-def test_plan_takes_what_run_takes_but_the_folder(fairspec: Shell) -> None:
+def test_plan_takes_what_run_takes_but_the_folder_and_who_does_it(fairspec: Shell) -> None:
     (_, plan, _), (_, run, _) = fairspec("plan", "--help"), fairspec("run", "--help")
     plan_lines, run_lines = (out.partition("Arguments:\n")[2].splitlines() for out in (plan, run))
     assert len(plan_lines) > 25
     own = [line for line in run_lines if line not in plan_lines]
     assert [line for line in run_lines if line in plan_lines] == plan_lines
-    assert " ".join(" ".join(own).split()) == "--out <path> Run folder. Default: runs/VERIFIER--DRAFTER."
+    assert " ".join(" ".join(own).split()) == (
+        "--out <path> Run folder. Default: runs/VERIFIER--DRAFTER. "
+        "--executor <str> Who does the work: local, or ray (docs/SCALING.md). [default: local] "
+        "--workers <int> With --executor ray. Default: one a GPU, or one a machine."
+    )
 
 
 def test_the_public_face_is_what_it_says() -> None:

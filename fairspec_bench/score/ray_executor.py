@@ -86,17 +86,11 @@ def _connected() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = os.environ.get(ADDRESS)
-    if address:
-        _check_address(address)
-    own = {} if address else {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    # Workers of a cluster of our own would be niced, and their clocks with them.
-    os.environ.setdefault("RAY_worker_niceness", "0")
-    try:
-        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
-    except (OSError, RuntimeError, ValueError, RayError) as error:
-        raise _unreachable(address, error) from None
+    if address := os.environ.get(ADDRESS):
+        _join(address)
+    else:
+        _start()
     # Ray prints deaths of workers on standard output, whatever it is told of logs; we tell them ourselves.
     printing = sys.modules["ray._private.worker"]
     told, printing.print_to_stdstream = printing.print_to_stdstream, lambda *_, **__: None  # type: ignore[attr-defined]
@@ -107,26 +101,40 @@ def _connected() -> Iterator[None]:
         printing.print_to_stdstream = told  # type: ignore[attr-defined]
 
 
-def _check_address(address: str) -> None:
-    """Ray itself tries for a quarter of an hour where nothing answers."""
+def _join(address: str) -> None:
     if "://" in address:
         raise FairspecError(f"{ADDRESS}={address}: a client cannot run this. Start on a machine of the cluster.")
     host, _, port = address.rpartition(":")
     try:
         if host:
+            # Ray itself tries for a quarter of an hour where nothing answers.
             socket.create_connection((host, int(port)), timeout=10).close()
-    except (OSError, ValueError) as error:
-        raise _unreachable(address, error) from None
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, RuntimeError, ValueError, RayError) as error:
+        raise FairspecError(
+            f"{ADDRESS}={address}: no Ray cluster lets us in ({_first_line(error)}). "
+            f"Start it with the token that is here, or unset {ADDRESS}."
+        ) from None
 
 
-def _unreachable(address: str | None, error: Exception) -> FairspecError:
-    reason = str(error).strip().split("\n")[0]
-    if not address:
-        return FairspecError(f"executor=ray: Ray does not start here ({reason}). Run without, or mend that.")
-    return FairspecError(
-        f"{ADDRESS}={address}: no Ray cluster lets us in ({reason}). Start it with the token that is here, or unset "
-        f"{ADDRESS}."
-    )
+def _start() -> None:
+    """A cluster of this process's own. On a busy machine Ray gives up on its own agents after 15 s: then once more."""
+    # Workers would be niced, and their clocks with them.
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    own = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    for left in reversed(range(TRIES)):
+        try:
+            ray.init("local", log_to_driver=False, logging_level=logging.ERROR, **own)
+            return
+        except Exception as error:  # a plain Exception is what Ray raises
+            ray.shutdown()
+            if not left:
+                line = f"executor=ray: Ray does not start here ({_first_line(error)}). Its logs say more."
+                raise FairspecError(line) from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
 
 
 # --------------------------------------------------------------------------- a worker's own process

@@ -334,6 +334,25 @@ def test_a_cluster_that_is_not_there_is_told_at_once(address: str, line: str, mo
         pass
 
 
+def test_a_cluster_that_does_not_start_is_started_again_and_then_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def failing(address: str, **options: Any) -> None:
+        asked.append(options)
+        raise Exception("The current node timed out.\nMore.")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray, "init", failing)
+    with pytest.raises(FairspecError) as error, ray_executor._connected():
+        pass
+    assert str(error.value).startswith("executor=ray: Ray does not start here (The current node timed out.). Its logs")
+    assert len(asked) == ray_executor.TRIES
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+    assert asked[0]["include_dashboard"] is False
+
+
 def test_without_the_package_it_says_what_to_install(
     pair: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
