@@ -22,8 +22,8 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from fairspec_bench.records import Dropped, Environment, FairspecError, Record, RunConfig
+from fairspec_bench.score.agenda import Agenda, Say
 from fairspec_bench.score.environment import describe
-from fairspec_bench.score.executors import Agenda, Say
 from fairspec_bench.score.folder import TIMED, Unit, difference, same_machine, units
 from fairspec_bench.score.prepare import Ask, check, prepare
 from fairspec_bench.score.run import Known, Made, Seen, Work

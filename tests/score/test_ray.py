@@ -27,7 +27,7 @@ from tiny_pair import TIMED, contents, lasting, save_pair
 from fairspec_bench import cli, face
 from fairspec_bench.records import FairspecError, Timing, Trace
 from fairspec_bench.score import ray_executor
-from fairspec_bench.score.executors import Agenda
+from fairspec_bench.score.agenda import Agenda
 from fairspec_bench.score.folder import RunFolder, Unit, units
 from fairspec_bench.score.prepare import Ask, prepare
 from fairspec_bench.score.ray_executor import Job, OnRay, Place, gathered, on_ray, places
