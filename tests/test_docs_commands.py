@@ -57,6 +57,7 @@ CLAIMS = f"{FEW} --seeds 1 --steps 1 --training_limit 5 --race_rounds 0"
 
 ADDED = (
     ("README.md", "fairspec run VERIFIER DRAFTER --suite mgsm --languages", "--limit 2 --race_rounds 0"),
+    ("README.md", "fairspec plan", FEW),
     ("README.md", "fairspec mitigate", MENDED),
     ("README.md", "fairspec submit new", TOLD),
     ("README.md", "fairspec submit score", "--race_rounds 0"),
