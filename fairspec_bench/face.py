@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fairspec_bench.records import FairspecError, Prompt, Report, Shown, write_atomic
+from fairspec_bench.records import SERVED, FairspecError, Prompt, Report, Shown, write_atomic
 
 if TYPE_CHECKING:
     import pandas
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fairspec_bench.engine.model import Model
     from fairspec_bench.measure.compare import Comparison
     from fairspec_bench.mitigation.card import Result
+    from fairspec_bench.records import ModelConfig
     from fairspec_bench.score.plan import Plan
     from fairspec_bench.score.prepare import Ask
     from fairspec_bench.score.run import Watch
@@ -194,7 +195,7 @@ def run(
 
     ask = make_ask(verifier, drafter, suites, **options)
     folder = Path(out) if out is not None else default_out(verifier, drafter)
-    if ask.backend == "vllm":
+    if ask.backend == SERVED:
         if executor != "local":
             raise FairspecError(f"executor={executor}: not with backend=vllm, which spreads itself. Leave out one.")
         from fairspec_bench.serving.run import run_served
@@ -211,7 +212,10 @@ def plan(verifier: str, drafter: str | None, suites: Sequence[str], **options: A
     """What the same call of `run` would take: tokens, memory, disk, hours. Raises `FairspecError`."""
     from fairspec_bench.score.plan import plan_run
 
-    return plan_run(make_ask(verifier, drafter, suites, **options))
+    ask = make_ask(verifier, drafter, suites, **options)
+    if ask.backend == SERVED:
+        raise FairspecError(f"backend={SERVED}: a plan times this engine, not another. Leave --backend out.")
+    return plan_run(ask)
 
 
 def default_out(verifier: str, drafter: str | None) -> Path:
@@ -521,10 +525,22 @@ def agree(run: str | Path) -> Agreement:
     from fairspec_bench.studies import agreement
 
     config = read_record(Path(run) / RUN, RunConfig)
-    names = config.verifier.name, config.drafter.name if config.drafter else ""
+    if config.drafter is None:
+        raise FairspecError(f"{run}: has no drafter, so nothing to agree on. Run it with one.")
+    (verifier, pinned), (drafter, its_pinned) = map(_as_run, (config.verifier, config.drafter))
     return agreement.agree(
-        Path(run), model_ask(names[0], embedded(names[0])), drafter_ask(names[1], embedded(names[1]))
+        Path(run),
+        model_ask(verifier, embedded(verifier), pinned),
+        drafter_ask(drafter, embedded(drafter), its_pinned),
     )
+
+
+def _as_run(model: ModelConfig) -> tuple[str, Options]:
+    """A model of a run by its name, at the commit that was run."""
+    from fairspec_bench.hub import COMMIT
+
+    revision = model.revision or ""
+    return model.name, {"revision": revision} if COMMIT.fullmatch(revision) else {}
 
 
 def agreement_page(found: Agreement) -> str:

@@ -92,7 +92,7 @@ def _suite(name: str) -> Finding:
     status = tasks.describe(name)
     title = f"suite {name}"
     if status.problem:
-        what, _, advice = status.problem.removeprefix(f"{name}: ").partition(". ")
+        what, _, advice = status.problem.partition(": ")[2].partition(". ")
         return Finding(title, False, False, what, advice)
     changed = [language for language, same in status.as_published.items() if same is False]
     if changed:

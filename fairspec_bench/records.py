@@ -30,6 +30,8 @@ from pydantic import (
 Finish = Literal["eos", "stop", "cap"]
 Mode = Literal["autoregressive", "speculative", "control"]
 Backend = Literal["eager", "compile", "graph", "vllm"]
+SERVED: Backend = "vllm"
+"""The backend that is another engine: it shows no logits, so nothing is replayed."""
 Payment = Literal["pays", "stops", "undecided"]
 Sha256 = str
 MAX_LINE_BYTES = 8 * 2**20

@@ -22,7 +22,16 @@ from fairspec_bench.measure.show import render
 from fairspec_bench.measure.sweep import sweep_report
 from fairspec_bench.measure.table import Joint, Sheet, estimate, joint, published, replicate
 from fairspec_bench.measure.unfairness import ACROSS, Evidence
-from fairspec_bench.records import Environment, Estimate, Report, RunConfig, SuiteConfig, SuiteReport, TaskReport
+from fairspec_bench.records import (
+    SERVED,
+    Environment,
+    Estimate,
+    Report,
+    RunConfig,
+    SuiteConfig,
+    SuiteReport,
+    TaskReport,
+)
 
 __all__ = ["Lines", "build_report", "compare_runs", "render", "report_frame"]
 
@@ -128,7 +137,7 @@ def _flags(book: Book, task: str, figures: Mapping[str, Estimate], sheet: Sheet,
     traced, replayed = (int(np.isfinite(sheet.columns[name]).sum()) for name in ("tokens", "contexts"))
     if seen < planned:
         flags.append(f"incomplete: {seen} of {planned} prompts")
-    if book.config.drafter is not None and book.config.backend != "vllm" and replayed < traced:
+    if book.config.drafter is not None and book.config.backend != SERVED and replayed < traced:
         flags.append(f"incomplete: {replayed} of {traced} prompts replayed")
     if not quiet and figures["speedup"].value is not None:
         flags.append("race: no verdict on speed")
@@ -156,7 +165,7 @@ def _run_notes(book: Book) -> tuple[str, ...]:
         notes.append(
             "speedup_iid assumes i.i.d. acceptance and a verifier step of constant cost; it is no measurement."
         )
-    if config.backend == "vllm":
+    if config.backend == SERVED:
         notes.append(_served(book))
     elif book.timings and config.backend != "eager":
         notes.append(f"blocks were run by the {config.backend} backend: compare times within one backend only.")

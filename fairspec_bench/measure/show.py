@@ -17,10 +17,11 @@ from fairspec_bench.measure.catalogue import across
 from fairspec_bench.measure.escape import inert
 from fairspec_bench.measure.lines import language_of
 from fairspec_bench.measure.sweep import payoff_words, served_within
-from fairspec_bench.records import Estimate, Report, RunConfig, SuiteReport, SweepReport, TaskReport
+from fairspec_bench.records import SERVED, Estimate, Report, RunConfig, SuiteReport, SweepReport, TaskReport
 
 MARK = "†"
 ACCEPTANCE = ("acceptance", "block_efficiency_uncut", "misfit", "tokens_per_answer", "verifier_calls_per_answer")
+SERVED_ACCEPTANCE = ("acceptance_observed", "tokens_per_answer")
 SPEED = ("speedup", "speedup_predicted", "seconds_per_answer", "seconds_per_answer_autoregressive")
 
 
@@ -28,7 +29,9 @@ def render(report: Report) -> RenderableType:
     """The report as Rich tables: each suite's languages, what holds across them, the race's verdict, notes."""
     parts: list[RenderableType] = []
     for suite in report.suites:
-        parts.append(_task_table(f"{suite.suite}: what is kept", suite, ACCEPTANCE, ranks=True))
+        served = report.config.backend == SERVED
+        kept = SERVED_ACCEPTANCE if served else ACCEPTANCE
+        parts.append(_task_table(f"{suite.suite}: what is kept", suite, kept, ranks=not served))
         if any(task.measures[name].value is not None for task in suite.tasks for name in SPEED):
             parts.append(_speed_table(suite, report.race_verdict))
         fitness = [

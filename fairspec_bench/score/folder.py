@@ -27,6 +27,7 @@ from filelock import FileLock, Timeout
 
 from fairspec_bench.measure.enough import ends_early, heats
 from fairspec_bench.records import (
+    SERVED,
     Answer,
     Departure,
     Dropped,
@@ -64,8 +65,6 @@ STAGES: Mapping[str, type[Record]] = {
 A sweep is of a whole task, and its first shard's.
 """
 TIMED = frozenset({"timing", "sweep"})
-SERVED = "vllm"
-"""The backend that shows no logits: nothing is replayed, and a drafter answers nothing by itself."""
 
 RUN, ENVIRONMENTS, SHARDS, DROPPED, REPORT, LOCK = (
     "run.json",

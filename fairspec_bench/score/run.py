@@ -130,10 +130,11 @@ class Local:
     def make(self, left: Sequence[Unit], known: Known, seen: Seen) -> Iterator[Made]:
         self.work.know(known)
         for unit in left:
-            yield Made(unit, _counted(unit, self.work.lines(unit), seen), self.environments[0])
+            yield Made(unit, told(unit, self.work.lines(unit), seen), self.environments[0])
 
 
-def _counted(unit: Unit, lines: Iterable[Record], seen: Seen) -> Iterator[Record]:
+def told(unit: Unit, lines: Iterable[Record], seen: Seen) -> Iterator[Record]:
+    """A unit's lines as they are made, each of them `seen`."""
     seen(unit, 0)
     for number, line in enumerate(lines, 1):
         yield line

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any
 
 from fairspec_bench.engine.drafting import Drafter
 from fairspec_bench.engine.loop import Decoded, Decoder, Request, as_request
@@ -17,8 +18,6 @@ from fairspec_bench.measure.sweep import AUTOREGRESSIVE
 from fairspec_bench.records import Encoded, FairspecError, Rule, Throughput, Trace
 from fairspec_bench.score.folder import halves
 from fairspec_bench.score.reference import pair
-
-T = TypeVar("T")
 
 
 def sweep(
@@ -41,7 +40,7 @@ def sweep(
     """
     texts = {trace.key: trace.ids for _, trace in pair(encoded, traces)}
     requests = [tuple(map(as_request, half)) for half in halves(encoded)]
-    configurations = [(batch, gamma) for batch in batch_sizes for gamma in (AUTOREGRESSIVE, *gammas)]
+    configurations = swept_configurations(batch_sizes, gammas)
 
     def run(decoder: Decoder, half: Sequence[Request]) -> list[Decoded]:
         done = list(decoder.decode(half, texts))
@@ -59,17 +58,10 @@ def sweep(
         return decoder
 
     decoders = {each: made(*each) for each in configurations}
-    everything = [(half, *each) for half in range(len(requests)) for each in configurations]
-    for number, order, (half, batch, gamma) in drawn(everything, seed=seed, shard=shard, rounds=rounds):
-        decoder = decoders[batch, gamma]
-        done = run(decoder, requests[half])
-        yield Throughput(
-            shard=shard,
-            half=half,
-            batch_size=batch,
-            gamma=gamma,
-            round=number,
-            order=order,
+    for lot in drawn(len(requests), configurations, seed=seed, shard=shard, rounds=rounds):
+        decoder = decoders[lot.batch_size, lot.gamma]
+        done = run(decoder, requests[lot.half])
+        yield lot.throughput(
             prompts=len(done),
             tokens=sum(len(one.ids) for one in done),
             prefill_ns=sum(one.prefill_ns + one.drafter_prefill_ns for one in done),
@@ -77,9 +69,33 @@ def sweep(
         )
 
 
-def drawn(everything: Sequence[T], *, seed: int, shard: str, rounds: int) -> Iterator[tuple[int, int, T]]:
-    """Round, place within it, and what is timed there: everything in every round, in an order drawn anew."""
+@dataclass(frozen=True)
+class Lot:
+    """One timing of a sweep: which half of the prompts, in which configuration, and when."""
+
+    shard: str
+    half: int
+    batch_size: int
+    gamma: int
+    round: int
+    order: int
+
+    def throughput(self, **measured: Any) -> Throughput:
+        """Its line, with what was measured."""
+        return Throughput(**vars(self), **measured)
+
+
+def swept_configurations(batch_sizes: Sequence[int], gammas: Sequence[int]) -> list[tuple[int, int]]:
+    """Every batch size with every γ and without drafts."""
+    return [(batch, gamma) for batch in batch_sizes for gamma in (AUTOREGRESSIVE, *gammas)]
+
+
+def drawn(
+    halves: int, configurations: Sequence[tuple[int, int]], *, seed: int, shard: str, rounds: int
+) -> Iterator[Lot]:
+    """Each half in each configuration in every round, in an order drawn anew."""
+    everything = [(half, *each) for half in range(halves) for each in configurations]
     for number in range(rounds):
         order = random.Random(f"{seed}/{shard}/{number}").sample(everything, len(everything))
         for place, each in enumerate(order):
-            yield number, place, each
+            yield Lot(shard, *each, round=number, order=place)

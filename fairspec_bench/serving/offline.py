@@ -138,7 +138,12 @@ class Offline:
                 if (one := live.get(output.request_id)) is None:
                     continue
                 ended = one.arrive(output.outputs[0].token_ids, time.perf_counter_ns())
-                if ended or output.finished:
+                if output.finished and not ended:
+                    raise FairspecError(
+                        f"{one.wanted.key}: vLLM ended it after {len(one.ids)} of {one.wanted.tokens} tokens. "
+                        "Raise max_model_len in --model_args, or leave it out."
+                    )
+                if ended:
                     done[one.wanted.key] = live.pop(output.request_id)
                     if not output.finished:
                         engine.abort_request([output.request_id])

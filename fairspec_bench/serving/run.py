@@ -1,4 +1,4 @@
-"""A run on a serving engine: the texts, the race and the load of a run folder, by vLLM instead of our own loop.
+"""An executor of runs whose engine is a server's: texts, race and load by vLLM instead of our own loop.
 
 Knows which records such an engine can give: texts, times and counts, no logits, so nothing is replayed. A timed request
 decodes exactly as many tokens as the reference has, in both modes: times compare even where a text left it.
@@ -7,6 +7,7 @@ decodes exactly as many tokens as the reference has, in both modes: times compar
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -33,12 +34,12 @@ from fairspec_bench.records import (
 )
 from fairspec_bench.score import prepare
 from fairspec_bench.score.environment import describe
-from fairspec_bench.score.folder import RunFolder, Unit, halves, race_keys, sweep_keys, writing
+from fairspec_bench.score.folder import Unit, halves, race_keys, sweep_keys
 from fairspec_bench.score.prepare import Ask, ModelAsk, Questions
 from fairspec_bench.score.race import Turn, in_turn
 from fairspec_bench.score.reference import pair
-from fairspec_bench.score.run import Progress, Watch, make_report
-from fairspec_bench.score.sweep import drawn
+from fairspec_bench.score.run import Known, Made, Seen, Watch, conduct, told
+from fairspec_bench.score.sweep import drawn, swept_configurations
 from fairspec_bench.serving.card import Card, read_card
 from fairspec_bench.serving.engine import Batch, Engine, StopCheck, Wanted, blocks_of, difference, left_at
 from fairspec_bench.serving.offline import DRAFTING, SETTINGS, Offline, check_offline
@@ -52,13 +53,14 @@ METHODS = ("draft_model", "eagle", "eagle3", "medusa", "mlp_speculator", *WEIGHT
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run that is ready to begin; `start(speculates)` starts an engine."""
+    """A run that is ready to begin; `start(speculates)` starts an engine, `elsewhere` on a server by its address."""
 
     config: RunConfig
     codec: Codec
     questions: Questions
     dropped: tuple[Dropped, ...]
     eos_ids: frozenset[int]
+    elsewhere: bool
     start: Callable[[bool], Engine]
 
 
@@ -79,7 +81,8 @@ def prepare_served(ask: Ask) -> Prepared:
     ask = replace(ask, float32_check=False, backend=None)
     prepare.check(ask)
     _check(ask)
-    if ADDRESS not in ask.verifier.options:
+    elsewhere = ADDRESS in ask.verifier.options
+    if not elsewhere:
         check_offline(ask.device)
     suites = prepare.load_suites(ask)
     codec = Codec(ask.verifier.source, revision=ask.verifier.revision, chat_template=ask.chat_template)
@@ -90,28 +93,14 @@ def prepare_served(ask: Ask) -> Prepared:
         check_vocabulary(verifier, drafter.model)
     dropped = prepare.drop(questions, [card for card in (verifier, drafter.model if drafter else None) if card])
     config = prepare.configure(_recorded(ask), questions, dropped, codec, verifier, drafter)
-    return Prepared(config, codec, questions, dropped, verifier.eos_ids, partial(_start, ask, verifier, drafter))
+    start = partial(_start, ask, verifier, drafter)
+    return Prepared(config, codec, questions, dropped, verifier.eos_ids, elsewhere, start)
 
 
 def run_served(ask: Ask, out: Path, *, watch: Watch | None = None) -> Report:
     """Do what is left of a run in `out` on vLLM; → its report. Raises `FairspecError`; what was finished stays."""
-    prepared = prepare_served(ask)
-    config = prepared.config
-    elsewhere = "a server" if ADDRESS in ask.verifier.options else None
-    with writing(out, config, describe(config.device, elsewhere), prepared.dropped) as writer:
-        work = _Work(
-            prepared,
-            {trace.key: trace for trace in writer.folder.lines("trace", Trace)},
-            writer.folder.lines("timing", Timing),
-        )
-        try:
-            for unit in writer.left():
-                if watch:
-                    watch(Progress(unit, len(writer.done), len(writer.folder.units)))
-                writer.add(unit, work.lines(unit))
-        finally:
-            work.close()
-    return make_report(RunFolder(out))
+    with closing(Serving(prepare_served(ask))) as executor:
+        return conduct(executor, out, watch=watch)
 
 
 # --------------------------------------------------------------------------- what was asked
@@ -188,16 +177,22 @@ def _start(ask: Ask, verifier: Card, drafter: Drafting | None, speculates: bool)
 # --------------------------------------------------------------------------- the work
 
 
-class _Work:
-    """Makes the lines of any unit. Both engines stand side by side, so that modes can be timed in turn."""
+class Serving:
+    """Makes the lines of any unit: an `Executor`. Both engines stand side by side, so that modes are timed in turn."""
 
-    def __init__(self, prepared: Prepared, traces: dict[str, Trace], timed: Sequence[Timing]):
-        self.prepared, self.config, self.traces = prepared, prepared.config, traces
+    note: str | None = None
+
+    def __init__(self, prepared: Prepared):
+        self.prepared, self.config, self.dropped = prepared, prepared.config, prepared.dropped
+        self.environments = (describe(self.config.device, "a server" if prepared.elsewhere else None),)
         self.raced, self.swept = race_keys(prepared.config), sweep_keys(prepared.config)
-        self.timed: dict[str, list[Timing]] = {}
-        for timing in timed:
-            self._keep(timing)
-        self.started: list[Engine] = []
+        self.known, self.started = Known(), list[Engine]()
+
+    def make(self, left: Sequence[Unit], known: Known, seen: Seen) -> Iterator[Made]:
+        """See `Executor.make`."""
+        self.known = known
+        for unit in left:
+            yield Made(unit, told(unit, self._lines(unit), seen), self.environments[0])
 
     @cached_property
     def plain(self) -> Engine:
@@ -205,8 +200,6 @@ class _Work:
 
     @cached_property
     def drafted(self) -> Engine:
-        """Started after the other: vLLM counts what its latest engine does."""
-        assert self.plain
         engine = self._started(True)
         seen = engine.counters()
         if seen is not None and len(seen.accepted_by_position) != self.config.gamma:
@@ -220,15 +213,16 @@ class _Work:
         for engine in self.started:
             engine.close()
 
-    def lines(self, unit: Unit) -> Iterator[Record]:
-        """The lines of a unit, in their order."""
+    def _lines(self, unit: Unit) -> Iterator[Record]:
         makers: Mapping[str, Callable[[Unit], Iterator[Record]]] = {
             "trace": self._traces,
             "answer": self._answers,
             "timing": self._timings,
             "sweep": self._throughputs,
         }
-        return makers[unit.stage](unit)
+        for line in makers[unit.stage](unit):
+            self.known.add([line])
+            yield line
 
     def _started(self, speculates: bool) -> Engine:
         engine = self.prepared.start(speculates)
@@ -243,9 +237,7 @@ class _Work:
         for prompt, one in zip(encoded, batch.served, strict=True):
             _, finish = self._end(one.ids, 0, prompt)
             assert finish is not None
-            trace = Trace(key=prompt.key, prompt_sha=prompt.sha, ids=tuple(one.ids), finish=finish, shard=unit.shard)
-            self.traces[trace.key] = trace
-            yield trace
+            yield Trace(key=prompt.key, prompt_sha=prompt.sha, ids=tuple(one.ids), finish=finish, shard=unit.shard)
 
     def _end(self, ids: Sequence[int], before: int, prompt: Encoded) -> tuple[int, Any]:
         check = self.prepared.codec.stop_check(self.prepared.questions.prompts[prompt.key])
@@ -267,12 +259,12 @@ class _Work:
     def _answers(self, unit: Unit) -> Iterator[Answer]:
         for key in self.config.shards[unit.shard]:
             prompt = self.prepared.questions.prompts[key]
-            text = self.prepared.codec.decode(self.traces[key].ids, prompt.stops)
+            text = self.prepared.codec.decode(self.known.traces[key].ids, prompt.stops)
             yield self.prepared.questions.suites[prompt.suite].grade(prompt, text)
 
     def _timings(self, unit: Unit) -> Iterator[Timing]:
-        before = list(self.timed.get(unit.task, []))
-        lines = in_turn(
+        before = list(self.known.timed.get(unit.task, []))
+        return in_turn(
             self._pairs(self.raced[unit.shard]),
             partial(self._time, unit.shard),
             seed=self.config.seed,
@@ -280,9 +272,6 @@ class _Work:
             heats=heats(self.config, self.raced[unit.shard]),
             enough=lambda timed: knows_enough(self.config, [*before, *timed]),
         )
-        for timing in lines:
-            self._keep(timing)
-            yield timing
 
     def _time(self, shard: str, turn: Turn) -> Timing:
         batch, counted = self._counted(turn.mode == "speculative", [_whole(turn.prompt, turn.trace)], 1)
@@ -300,20 +289,13 @@ class _Work:
 
     def _throughputs(self, unit: Unit) -> Iterator[Throughput]:
         wanted = [[_whole(*both) for both in half] for half in halves(self._pairs(self.swept[unit.shard]))]
-        kinds = [(batch, gamma) for batch in self.config.batch_sizes for gamma in (AUTOREGRESSIVE, self.config.gamma)]
+        kinds = swept_configurations(self.config.batch_sizes, self.config.gammas)
         for batch, gamma in kinds:
             self._counted(gamma != AUTOREGRESSIVE, wanted[0][:batch], batch)
-        everything = [(half, *kind) for half in range(len(wanted)) for kind in kinds]
-        shard, seed, rounds = unit.shard, self.config.seed, self.config.race_rounds
-        for number, order, (half, batch, gamma) in drawn(everything, seed=seed, shard=shard, rounds=rounds):
-            done, counted = self._counted(gamma != AUTOREGRESSIVE, wanted[half], batch)
-            yield Throughput(
-                shard=shard,
-                half=half,
-                batch_size=batch,
-                gamma=gamma,
-                round=number,
-                order=order,
+        rounds = self.config.race_rounds
+        for lot in drawn(len(wanted), kinds, seed=self.config.seed, shard=unit.shard, rounds=rounds):
+            done, counted = self._counted(lot.gamma != AUTOREGRESSIVE, wanted[lot.half], lot.batch_size)
+            yield lot.throughput(
                 prompts=len(done.served),
                 tokens=sum(len(one.ids) for one in done.served),
                 prefill_ns=0,
@@ -323,20 +305,17 @@ class _Work:
             )
 
     def _counted(self, speculates: bool, wanted: Sequence[Wanted], at_once: int) -> tuple[Batch, Counters | None]:
-        plain, drafted = self.plain, self.drafted
+        plain, drafted = self.plain, self.drafted  # in this order: vLLM counts what its latest engine does
         engine = drafted if speculates else plain
         before = engine.counters()
         batch = engine.serve(wanted, at_once)
         return batch, difference(before, engine.counters())
 
-    def _keep(self, timing: Timing) -> None:
-        self.timed.setdefault(Unit(timing.shard, "timing").task, []).append(timing)
-
     def _encoded(self, keys: Iterable[str]) -> list[Encoded]:
         return [self.prepared.questions.encoded[key] for key in keys]
 
     def _pairs(self, keys: Sequence[str]) -> list[tuple[Encoded, Trace]]:
-        return pair(self._encoded(keys), [self.traces[key] for key in keys])
+        return pair(self._encoded(keys), [self.known.traces[key] for key in keys])
 
 
 def _whole(prompt: Encoded, trace: Trace) -> Wanted:

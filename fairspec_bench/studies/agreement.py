@@ -14,8 +14,10 @@ from fairspec_bench.codec import Codec
 from fairspec_bench.engine.loop import Decoded, as_request, decode
 from fairspec_bench.measure.acceptance import blocks_from_matches, chances
 from fairspec_bench.records import (
+    SERVED,
     Block,
     Counters,
+    Departure,
     Encoded,
     Environment,
     FairspecError,
@@ -107,7 +109,7 @@ def agree(path: Path, verifier: ModelAsk, drafter: ModelAsk) -> Agreement:
     """
     folder = RunFolder(path)
     config = folder.config
-    if config.backend != "vllm" or config.drafter is None or config.drafter.kind != "model" or not config.race_rounds:
+    if config.backend != SERVED or config.drafter is None or config.drafter.kind != "model" or not config.race_rounds:
         raise FairspecError(
             f"{path}: no raced run of vLLM with a drafter model. Make one: fairspec run --backend vllm."
         )
@@ -201,12 +203,16 @@ class _Ours:
         )
         return {line.key: line for line in made}
 
+    def left(self, encoded: Sequence[Encoded], traces: Sequence[Trace]) -> Iterable[Departure]:
+        """Where vLLM's texts leave the verifier's own, and by how much."""
+        return departures(self.verifier, encoded, traces, batch_size=self.config.batch_size, shard="")
+
 
 def _task(task: str, served: Sequence[Timing], traces: Sequence[Trace], ours: _Ours) -> TaskAgreement:
     gamma = ours.config.gamma
     encoded = ours.encoded(trace.key for trace in traces)
     texts, live, replays = ours.texts(encoded), ours.live(encoded, traces), ours.replays(encoded, traces)
-    left = {line.key: line for line in departures(ours.verifier, encoded, traces, batch_size=8, shard="")}
+    left = {line.key: line for line in ours.left(encoded, traces)}
     counted: dict[str, list[Count]] = {name: [] for name in ("served", "live", "live_inside", "replayed")}
     differences = []
     for line, trace in zip(served, traces, strict=True):

@@ -18,9 +18,8 @@ from fairspec_bench.engine.drafters import LookupDrafter, ModelDrafter
 from fairspec_bench.engine.drafting import Drafter
 from fairspec_bench.engine.loop import Decoder
 from fairspec_bench.engine.model import Model, wrap
-from fairspec_bench.records import Backend, FairspecError, Rule
+from fairspec_bench.records import SERVED, Backend, FairspecError, Rule
 from fairspec_bench.score import backend as chosen
-from fairspec_bench.score.folder import SERVED
 
 SHORT, LONG = prompts(9, 3, 20), prompts(5, 60, 90, seed=5)
 

@@ -9,7 +9,7 @@ import pytest
 from tiny_pair import save_pair
 
 from fairspec_bench import face
-from fairspec_bench.records import FairspecError
+from fairspec_bench.records import FairspecError, write_record
 from fairspec_bench.serving import run as serving
 from fairspec_bench.serving.card import read_card
 
@@ -101,3 +101,26 @@ def test_an_identity_follows_from_the_files(pair: tuple[str, str], tmp_path: Pat
     weights = changed / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     assert read_card("c", str(changed), None).identity != verifier.identity
+
+
+def test_a_plan_does_not_time_another_engine(pair: tuple[str, str]) -> None:
+    with pytest.raises(FairspecError, match="a plan times this engine"):
+        face.plan(*pair, ["embedded_math"], backend="vllm")
+
+
+def test_agreement_is_with_the_commits_that_were_run(
+    pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config, _ = prepared(*pair, monkeypatch)
+    assert config.drafter is not None
+    pinned = config.model_copy(
+        update={
+            "verifier": config.verifier.model_copy(update={"name": "org/big", "revision": "a" * 40}),
+            "drafter": config.drafter.model_copy(update={"revision": "files-sha256:" + "b" * 64}),
+        }
+    )
+    write_record(tmp_path / "run.json", pinned)
+    asked: list[Any] = []
+    monkeypatch.setattr("fairspec_bench.studies.agreement.agree", lambda path, *models: asked.extend(models))
+    face.agree(tmp_path)
+    assert [(each.source, each.revision) for each in asked] == [("org/big", "a" * 40), (pair[1], None)]
