@@ -132,7 +132,7 @@ class Offline:
                 live[name := str(self.number)] = Served(each, time.perf_counter_ns())
                 try:
                     engine.add_request(name, {"prompt_token_ids": list(each.ids)}, params)
-                except ValueError as error:
+                except Exception as error:  # vLLM raises what it likes
                     raise FairspecError(f"{each.key}: vLLM refuses it ({_line(error)}). Shorten or drop it.") from error
             for output in engine.step():
                 if (one := live.get(output.request_id)) is None:
