@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 OUT    ?= build/demo
 
-.PHONY: demo demo-quick test browser vllm backends bench bench-gpu lint results studies api wheel clean
+.PHONY: demo demo-quick test test-slow browser vllm backends bench bench-gpu lint results studies api options wheel clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found. Install Python 3.11 or newer, or run 'make PYTHON=python3 $(MAKECMDGOALS)'."; exit 2; }
@@ -18,8 +18,13 @@ demo: $(VENV)/.installed
 demo-quick: $(VENV)/.installed
 	$(BIN)/fairspec demo --quick --out $(OUT)
 
+# What takes minutes by itself is marked `slow` and stands in test-slow; CI runs both.
+PYTEST := $(BIN)/pytest --numprocesses 2 --dist worksteal
 test: $(VENV)/.installed
-	$(BIN)/pytest --numprocesses 2 --dist worksteal
+	$(PYTEST)
+
+test-slow: $(VENV)/.installed
+	$(PYTEST) -m "slow and not browser and not vllm"
 
 browser: $(VENV)/.installed
 	tests/browser/tools.sh build/browser-tools
@@ -36,15 +41,15 @@ $(VENV_VLLM)/.installed: pyproject.toml
 	@touch $@
 
 vllm: $(VENV_VLLM)/.installed
-	$(VENV_VLLM)/bin/pytest -o addopts= --quiet --strict-markers -m vllm tests/serving
+	$(VENV_VLLM)/bin/pytest -o addopts= --import-mode=importlib --quiet --strict-markers -m vllm tests/scoring/executors/serving
 
-# The tests of losslessness and of the sampling law with every model on each backend; compiling takes most of an hour.
+# The tests of losslessness and of the sampling distribution with every model on each backend; compiling takes most of an hour.
 backends: $(VENV)/.installed
-	for backend in graph compile; do FAIRSPEC_TEST_BACKEND=$$backend $(BIN)/pytest --numprocesses 2 --dist worksteal \
-	  tests/engine/test_losslessness.py tests/engine/test_sampling.py || exit 1; done
+	for backend in graph compile; do FAIRSPEC_TEST_BACKEND=$$backend $(PYTEST) \
+	  -m 'not vllm' tests/engine/test_losslessness.py tests/engine/test_sampling.py || exit 1; done
 
 # Ratios taken in turn in one process: only on a machine that does nothing else do they mean something.
-BENCH := $(BIN)/pytest -o addopts= --benchmark-only --benchmark-disable-gc
+BENCH := $(BIN)/pytest -o addopts= --import-mode=importlib --benchmark-only --benchmark-disable-gc
 bench: $(VENV)/.installed
 	$(BENCH) tests/bench/test_engine.py --table docs/results/engine --benchmark-json build/bench.json
 
@@ -68,13 +73,17 @@ studies: $(VENV)/.installed
 	$(BIN)/python -m fairspec_bench.testbed.pair runs/balanced balanced
 	$(BIN)/fairspec reproduce embedded:verifier,runs/balanced --suite embedded_math --limit 250 --batch_size 50 \
 	  --race_rounds 0 --seeds 0 --markdown
-	for study in causal rivals transfer; do $(BIN)/fairspec study $$study --out runs/studies || exit 2; done
-	cp runs/studies/*/*.md runs/studies/*/*.svg runs/studies/*/*.json docs/results/
+	for study in causal compare-methods transfer; do $(BIN)/fairspec study $$study --out runs/studies || exit 2; \
+	  cp runs/studies/$$study/$$study.* docs/results/$$study/; done
 	$(BIN)/fairspec reproduce --limit 60 --batch_size 30 --race_prompts 4 --race_rounds 5 --markdown
 
 # The reference of the Python functions, from their docstrings: build/api/index.html.
 api: $(VENV)/.installed
 	$(BIN)/python docs/api.py build/api
+
+# The table of options, from their declarations.
+options: $(VENV)/.installed
+	$(BIN)/python docs/options.py > docs/OPTIONS.md
 
 wheel: $(VENV)/.installed
 	$(BIN)/python -m build --outdir dist .

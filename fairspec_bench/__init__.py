@@ -1,20 +1,27 @@
 """fairspec-bench: who gets the speed-up of speculative decoding, measured per language, with intervals.
 
-    import fairspec_bench as fb
-    report = fb.run("embedded:verifier", "embedded:drafter", ["embedded_math"], "runs/first", limit=8)
-    fb.report_frame(report)
+    import fairspec_bench as fairspec
+    report = fairspec.run("embedded:verifier", "embedded:drafter", ["embedded_math"], "runs/first", limit=8)
+    fairspec.report_frame(report)
 
-The names below are the public face; nothing else is. They are loaded when first used, so that importing is quick.
+The names below are the public API. They are loaded when first used, so that importing is quick.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fairspec_bench.desk import (
-        board,
-        build_board,
+    from fairspec_bench.api.board import board, build_board
+    from fairspec_bench.api.demo import demo
+    from fairspec_bench.api.doctor import doctor
+    from fairspec_bench.api.experiments import agree, reproduce, study
+    from fairspec_bench.api.mitigation import list_methods, mitigate, train_testbed
+    from fairspec_bench.api.models import list_pairs, load_pair
+    from fairspec_bench.api.reports import build_site, compare, export, lines_frame, report, report_frame
+    from fairspec_bench.api.runs import merge, plan, run
+    from fairspec_bench.api.submissions import (
         list_tracks,
         new_track,
         submit_audit,
@@ -23,35 +30,15 @@ if TYPE_CHECKING:
         submit_pack,
         submit_score,
     )
-    from fairspec_bench.face import (
-        agree,
-        build_site,
-        compare,
-        demo,
-        export,
-        lines_frame,
-        list_methods,
-        list_pairs,
-        list_suites,
-        load_pair,
-        load_suite,
-        merge,
-        mitigate,
-        plan,
-        report,
-        report_frame,
-        reproduce,
-        run,
-        study,
-        train_testbed,
-    )
-    from fairspec_bench.health import doctor
-    from fairspec_bench.records import FairspecError, Report, Rule
+    from fairspec_bench.api.suites import list_suites, load_suite
+    from fairspec_bench.schemas.base import FairspecError
+    from fairspec_bench.schemas.config import SamplingParams
+    from fairspec_bench.schemas.report import Report
 
 __all__ = [
     "FairspecError",
     "Report",
-    "Rule",
+    "SamplingParams",
     "agree",
     "board",
     "build_board",
@@ -85,9 +72,61 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from fairspec_bench import desk, face, health, records
+_HOMES = {
+    "api.board": (
+        "board",
+        "build_board",
+    ),
+    "api.demo": ("demo",),
+    "api.doctor": ("doctor",),
+    "api.experiments": (
+        "agree",
+        "reproduce",
+        "study",
+    ),
+    "api.mitigation": (
+        "list_methods",
+        "mitigate",
+        "train_testbed",
+    ),
+    "api.models": (
+        "list_pairs",
+        "load_pair",
+    ),
+    "api.reports": (
+        "build_site",
+        "compare",
+        "export",
+        "lines_frame",
+        "report",
+        "report_frame",
+    ),
+    "api.runs": (
+        "merge",
+        "plan",
+        "run",
+    ),
+    "api.submissions": (
+        "list_tracks",
+        "new_track",
+        "submit_audit",
+        "submit_check",
+        "submit_new",
+        "submit_pack",
+        "submit_score",
+    ),
+    "api.suites": (
+        "list_suites",
+        "load_suite",
+    ),
+    "schemas.base": ("FairspecError",),
+    "schemas.config": ("SamplingParams",),
+    "schemas.report": ("Report",),
+}
 
-    return getattr(next(room for room in (face, desk, health, records) if hasattr(room, name)), name)
+
+def __getattr__(name: str) -> Any:
+    home = next((module for module, names in _HOMES.items() if name in names), None)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{home}"), name)

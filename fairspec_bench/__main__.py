@@ -1,6 +1,6 @@
 """`python -m fairspec_bench` is `fairspec`."""
 
-from fairspec_bench.cli import main
+from fairspec_bench.cli.main import main
 
 if __name__ == "__main__":
     main()

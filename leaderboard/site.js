@@ -1,8 +1,8 @@
 /* Sorting, filtering and column choice for each `table[data-interactive][id]`, kept in the address after its `#`.
 
-   Knows the markup: one header row; `th[scope=col][data-sort=text|number]` can be sorted by; a numeric cell has its
-   value in `data-value`, none is no data. Knows nothing of figures. Fetches and stores nothing, and makes no text into
-   markup. Without this script every table stands complete, in the order the server gave it.
+   The markup: one header row; `th[scope=col][data-sort=text|number]` can be sorted by; a numeric cell has its value in
+   `data-value`, none is no data. The script fetches and stores nothing and makes no text into markup. Without it every
+   table is complete, in the order of the page.
 
    An address reads `#runs.sort=2d&runs.q=swahili&runs.hide=3,5`: by column 2 descending, rows with that word, columns 3
    and 5 away. Any other fragment is left to the browser. */

@@ -1,4 +1,4 @@
-"""What the task files call: their data, the number in an answer, and what can be said of an answer without a right one.
+"""What the task files call: their data, the number in an answer, and metrics of answers to open questions.
 
 Works in plain `lm-eval --include_path tasks`, from a checkout as from the installed package.
 """
@@ -18,23 +18,27 @@ try:
 except ModuleNotFoundError:
     sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from fairspec_bench.suite import data
-from fairspec_bench.suite.answers import INVALID, looping, number
+from fairspec_bench.suites.grading import looping
+from fairspec_bench.suites.numerals import INVALID, number
+from fairspec_bench.suites.sources import registry
 
 
 def load(suite: str, language: str, **_: Any) -> datasets.DatasetDict:
     """The questions of one language as `test`, its exemplars as `shots`. lm-eval adds the metadata as keywords."""
-    found = data.load(suite, language)
+    found = registry.load(suite, language)
     parts = {"test": found.test, "shots": found.shots}
-    rows = {name: [asdict(item) for item in items] for name, items in parts.items() if items}
+    rows = {name: [{**asdict(item), "language": language} for item in items] for name, items in parts.items() if items}
     return datasets.DatasetDict({name: datasets.Dataset.from_list(part) for name, part in rows.items()})
 
 
 def numbers(responses: Iterable[Sequence[str]], docs: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """A filter: the last number of every response in canonical digits."""
-    return [[number(text) or INVALID for text in texts] for texts in responses]
+    return [
+        [number(text, doc.get("language")) or INVALID for text in texts]
+        for texts, doc in zip(responses, docs, strict=True)
+    ]
 
 
 def describe(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
-    """Metrics of an open answer: its length in characters and whether it runs in circles."""
+    """Metrics of an open answer: its length in characters and whether it repeats itself."""
     return {"chars": float(len(results[0])), "looping": float(looping(results[0]))}

@@ -1,46 +1,48 @@
-"""What the loop and a drafter share: a request, the rows being decoded, and the clock.
-
-Knows slots, positions and streams of randomness. Knows no model and no acceptance rule.
-"""
+"""A request, and the batch on the device that the loop and a drafter share."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from fairspec_bench.engine.noise import Purpose, keys
-from fairspec_bench.records import Encoded, Pieces, Rule
+from fairspec_bench.engine.finite import finite
+from fairspec_bench.engine.rng import Purpose, keys
+from fairspec_bench.schemas.config import SamplingParams
+from fairspec_bench.schemas.prompts import Encoded, StopCheck
 
-NS_PER_MS = 1e6
-
-StopCheck = Callable[[Sequence[int]], int | None]
-"""Output ids so far → how many of them to keep if a stop string is complete, else `None`."""
+DRAFTER, VERIFIER = 0, 1
+"""Whose logits: the last axis of `Batch.peaks`."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt to continue by at most `cap` tokens; `stream` names its own stream of randomness.
+    """A prompt to continue by at most `max_new_tokens` tokens; `stream` is the number of its own random stream.
 
-    `group` is opaque: a drafter may hold something of its own for each.
+    A drafter may hold something of its own for each `group`, the prompt's task.
     """
 
     key: str
     ids: tuple[int, ...]
-    cap: int
+    max_new_tokens: int
     stream: int
     stop: StopCheck | None = None
     group: str = ""
 
 
-def as_request(encoded: Encoded, stop: StopCheck | None = None, *, cap: int | None = None) -> Request:
-    """The request for an encoded prompt. Its stream follows from the prompt's ids alone, whatever run they are in."""
+def as_request(encoded: Encoded, stop: StopCheck | None = None, *, max_new_tokens: int | None = None) -> Request:
+    """The request for an encoded prompt. Its random stream follows from the prompt's ids alone."""
     stream = int(encoded.sha[:15], 16)
-    return Request(encoded.key, encoded.ids, encoded.cap if cap is None else cap, stream, stop, encoded.group)
+    return Request(
+        encoded.key,
+        encoded.ids,
+        encoded.max_new_tokens if max_new_tokens is None else max_new_tokens,
+        stream,
+        stop,
+        encoded.group,
+    )
 
 
 def padded(lists: Sequence[Sequence[int]], width: int, device: torch.device) -> Tensor:
@@ -51,12 +53,21 @@ def padded(lists: Sequence[Sequence[int]], width: int, device: torch.device) -> 
 
 @dataclass
 class Batch:
-    """The rows being decoded, on the device. Slot = logical position; the output starts at slot `start`.
+    """The rows being decoded, on the device; slot = logical position.
 
-    `ids` [B, S] tokens so far, `pos` [B] slot of the last committed one, `start` [B], `stream` [B] each row's stream of
-    randomness, `live` [B] 1 or, for a row without a request, 0; `script` [B, S] the reference id to commit at a slot
-    (−1: none). Their memory stays where it is: a recorded block goes on using it. `view`, on the host, bounds the slots
-    that the next block looks at.
+    The tensors are changed in place only: a recorded block goes on using their memory.
+
+    Attributes:
+        ids: int64 [B, S], the tokens so far.
+        pos: int64 [B], slot of each row's last committed token.
+        start: int64 [B], slot of its first output token.
+        stream: int64 [B], number of its random stream.
+        live: int64 [B], 1, or 0 for a row without a request.
+        peaks: float32 [B, S, 2], the greatest logit of those that a slot's token was chosen by, of drafter and
+            verifier; NaN or infinite where logits were not finite.
+        reference: int64 [B, S], the id to commit at a slot (−1: the verifier's own); `None` without reference ids.
+        view: how many slots the next block looks at (on the host).
+        sampling, seed, vocab_size: the same for all rows.
     """
 
     ids: Tensor
@@ -64,38 +75,49 @@ class Batch:
     start: Tensor
     stream: Tensor
     live: Tensor
-    script: Tensor | None
+    peaks: Tensor
+    reference: Tensor | None
     view: int
-    rule: Rule
+    sampling: SamplingParams
     seed: int
     vocab_size: int
 
     @classmethod
     def empty(
-        cls, size: int, slots: int, device: torch.device, *, rule: Rule, seed: int, vocab_size: int, scripted: bool
+        cls,
+        size: int,
+        slots: int,
+        device: torch.device,
+        *,
+        sampling: SamplingParams,
+        seed: int,
+        vocab_size: int,
+        forced: bool,
     ) -> Batch:
-        """`size` rows without a request, of `slots` slots each."""
+        """`size` rows without a request, of `slots` slots each; `forced`: reference ids will be committed."""
         ids = torch.zeros(size, slots, dtype=torch.long, device=device)
         pos, start, stream = (torch.ones(size, dtype=torch.long, device=device) for _ in range(3))
-        script = torch.full_like(ids, -1) if scripted else None
-        return cls(ids, pos, start, stream, torch.zeros_like(pos), script, slots, rule, seed, vocab_size)
+        reference = torch.full_like(ids, -1) if forced else None
+        peaks = torch.zeros(size, slots, 2, device=device)
+        return cls(ids, pos, start, stream, torch.zeros_like(pos), peaks, reference, slots, sampling, seed, vocab_size)
 
-    def place(self, row: int, request: Request, text: Sequence[int] | None) -> None:
-        """Give a row to a request, up to its prompt's last token; `text` is what it is to commit."""
+    def place(self, row: int, request: Request, reference: Sequence[int] | None) -> None:
+        """Give a row to a request, up to its prompt's last token; `reference` are the ids to commit."""
         length = len(request.ids)
         self.ids[row, :length] = torch.tensor(request.ids)
         self.pos[row], self.start[row], self.stream[row], self.live[row] = length - 1, length, request.stream, 1
-        if self.script is not None and text is not None:
-            self.script[row] = -1
-            self.script[row, length : length + len(text)] = torch.tensor(text)
+        self.peaks[row] = 0
+        if self.reference is not None and reference is not None:
+            self.reference[row] = -1
+            self.reference[row, length : length + len(reference)] = torch.tensor(reference)
 
     def clear(self) -> None:
-        """Take all rows from their requests."""
+        """Free all rows."""
         self.pos.fill_(1)
         self.live.zero_()
 
     def free(self, row: int) -> None:
-        """Take a row from its request; it idles at a slot where it harms nobody."""
+        """Take a row from its request; its passes go on at a slot that nothing reads."""
         self.pos[row], self.live[row] = 1, 0
 
     def last(self) -> Tensor:
@@ -111,82 +133,41 @@ class Batch:
         position = slots - self.start[:, None] + 1
         return keys(self.seed, self.stream[:, None].expand_as(position), position, purpose)
 
-    def scripted(self, slots: Tensor, tokens: Tensor) -> Tensor:
-        """`tokens` [B, n], overridden where the script knows the slot."""
-        if self.script is None:
+    def forced(self, slots: Tensor, tokens: Tensor) -> Tensor:
+        """`tokens` [B, n] for slots [B, n], replaced by the reference ids where there are any."""
+        if self.reference is None:
             return tokens
-        known = self.script.gather(1, slots)
-        return torch.where(known >= 0, known, tokens)
+        reference = self.reference.gather(1, slots)
+        return torch.where(reference >= 0, reference, tokens)
 
-    def commit(self, accepted: Tensor, tokens: Tensor) -> None:
-        """Write tokens [B, γ+1] after `pos`, move on by those that count, `accepted` [B] drafts and one."""
+    def choose(self, whose: int, slots: Tensor, scores: Tensor) -> Tensor:
+        """The likeliest ids [B, n] for slots [B, n] by scores [B, n, V]: the first maximum, noted in `peaks`."""
+        peak, ids = scores.max(-1)
+        self.note(whose, slots, peak)
+        return ids
+
+    def note(self, whose: int, slots: Tensor, peak: Tensor) -> None:
+        """Keep the greatest score [B, n] of slots [B, n]; `whose` is `DRAFTER` or `VERIFIER`."""
+        self.peaks.select(2, whose).scatter_(1, slots, peak.float())
+
+    def finite(self, count: int) -> Tensor:
+        """How far the scores of the next `count` slots are finite: int64 [B, 1].
+
+        They are counted slot by slot, in each the drafter's and then the verifier's, up to the first that is not.
+        """
+        slots = self.after(count)[:, :, None].expand(-1, -1, 2)
+        return finite(self.peaks.gather(1, slots)).flatten(1).long().cumprod(1).sum(1, keepdim=True)
+
+    def append(self, tokens: Tensor, count: Tensor) -> None:
+        """Write tokens [B, n] after `pos`, and move on by the `count` [B] of them that are committed."""
         self.ids.scatter_(1, self.after(tokens.shape[1]), tokens)
-        self.pos += (accepted + 1) * self.live
+        self.pos += count * self.live
 
     def row(self, row: int) -> Batch:
         """This batch narrowed to one row; its tensors are views."""
         one = slice(row, row + 1)
-        script = None if self.script is None else self.script[one]
+        reference = None if self.reference is None else self.reference[one]
         return Batch(
-            self.ids[one], self.pos[one], self.start[one], self.stream[one], self.live[one], script, self.view,
-            self.rule, self.seed, self.vocab_size,
+            self.ids[one], self.pos[one], self.start[one], self.stream[one], self.live[one], self.peaks[one],
+            reference, self.view, self.sampling, self.seed, self.vocab_size,
         )  # fmt: skip
-
-
-class Clock:
-    """Adds up the time of blocks, and within them of each kind of step.
-
-    A block lies between `begin` and `end`; `lap` closes a step in it, `end` counts what is left as `rest`. Steps on a
-    CUDA device are timed by events if `exact`, else not at all: nothing ever waits for the device but the tokens.
-    """
-
-    def __init__(self, device: torch.device, exact: bool):
-        self.cuda, self.exact = device.type == "cuda", exact
-        self.totals = {"decode_ns": 0, **Pieces().model_dump()}
-        self.events: list[tuple[str, torch.cuda.Event]] = []
-        self.begin()
-
-    def now(self) -> int:
-        """Nanoseconds on a steady clock, all work done."""
-        if self.cuda:
-            torch.cuda.synchronize()
-        return time.perf_counter_ns()
-
-    def begin(self) -> None:
-        self.begun = self.mark = time.perf_counter_ns()
-        self.known = 0
-        if self.cuda and self.exact:
-            self.events = []
-            self._record("")
-
-    def lap(self, piece: str) -> None:
-        """Count the time since the last reading as one `piece`: draft_first, draft_next or verify."""
-        if self.cuda:
-            if self.exact:
-                self._record(piece)
-            return
-        now = time.perf_counter_ns()
-        self._add(piece, now - self.mark)
-        self.mark = now
-
-    def end(self) -> None:
-        """The block is over; its tokens have come to the host, so the device has done its work."""
-        now = time.perf_counter_ns()
-        for (_, before), (piece, after) in pairwise(self.events):
-            self._add(piece, round(before.elapsed_time(after) * NS_PER_MS))
-        self.totals["decode_ns"] += now - self.begun
-        self.totals["rest_ns"] += max(0, now - self.begun - self.known)
-
-    def since(self, then: dict[str, int]) -> dict[str, int]:
-        """What was added to `totals` since they were `then`."""
-        return {name: total - then[name] for name, total in self.totals.items()}
-
-    def _record(self, piece: str) -> None:
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        self.events.append((piece, event))
-
-    def _add(self, piece: str, spent: int) -> None:
-        self.totals[f"{piece}_ns"] += spent
-        self.totals[piece] += 1
-        self.known += spent

@@ -1,1 +1,1 @@
-"""How a drafter is mended: a method is weights × loss × sampling, or a fit without training. Knows ids and tasks."""
+"""Methods that make a drafter fairer: training (weights × loss × sampling) or a fit; on token ids and tasks."""

@@ -1,6 +1,6 @@
-"""What a drafter is mended on: the verifier's own continuations of prompts, by task, and the batches made of them.
+"""The training data of a fine-tuning: the verifier's own continuations of prompts, by task, and batches of them.
 
-Knows ids and the names of tasks, which are opaque: a language, a domain, anything. Knows no text, no suite, no model.
+Everything here is token ids and names of tasks, which are opaque: a language, a domain, anything.
 """
 
 from __future__ import annotations
@@ -13,69 +13,73 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from fairspec_bench.records import FairspecError, Sha256
+from fairspec_bench.schemas.base import FairspecError, Sha256
 
 
 @dataclass(frozen=True)
-class Text:
-    """One prompt and the verifier's continuation, as ids. Its contexts are output positions 2…N: `len(output) − 1`."""
+class Example:
+    """One prompt and the verifier's continuation, as ids. Its contexts are output positions 2…N: `len(output) − 1`.
+
+    `key` is the prompt's name in errors.
+    """
 
     task: str
     prompt: tuple[int, ...]
     output: tuple[int, ...]
+    key: str = "a prompt"
 
     @property
     def contexts(self) -> int:
-        """How many contexts the text has."""
+        """How many contexts the example has."""
         return len(self.output) - 1
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Texts to train on, and texts of other prompts by which training is stopped and rates are chosen.
+    """Examples to train on, and examples of other prompts by which training is stopped and rates are chosen.
 
-    `shares` says how common each task is in the wild; only drawing by share reads it. Raises `FairspecError` where a
-    task lacks texts of either kind.
+    `shares` says how common each task is in use; only sampling by share reads it. Raises `FairspecError` where a
+    task lacks examples of either kind.
     """
 
-    train: tuple[Text, ...]
-    held_out: tuple[Text, ...]
+    train: tuple[Example, ...]
+    held_out: tuple[Example, ...]
     shares: Mapping[str, float]
 
     def __post_init__(self) -> None:
         for task in self.tasks:
-            for kind, texts in (("training", self.train), ("held-out", self.held_out)):
-                if not any(text.task == task and text.contexts for text in texts):
-                    raise FairspecError(f"task {task}: no {kind} text of two tokens or more. Give it more prompts.")
+            for kind, examples in (("training", self.train), ("held-out", self.held_out)):
+                if not any(example.task == task and example.contexts for example in examples):
+                    raise FairspecError(f"task {task}: no {kind} example of two tokens or more. Give it more prompts.")
         if set(self.shares) != set(self.tasks):
-            raise FairspecError(f"shares are of {sorted(self.shares)}, the texts of {list(self.tasks)}.")
+            raise FairspecError(f"shares are of {sorted(self.shares)}, the examples of {list(self.tasks)}.")
 
     @cached_property
     def tasks(self) -> tuple[str, ...]:
-        """The tasks, in the order of their first training text."""
-        return tuple(dict.fromkeys(text.task for text in (*self.train, *self.held_out)))
+        """The tasks, in the order of their first training example."""
+        return tuple(dict.fromkeys(example.task for example in (*self.train, *self.held_out)))
 
     @cached_property
     def by_task(self) -> Mapping[str, tuple[int, ...]]:
-        """Indices into `train` of each task's texts that have a context."""
+        """Indices into `train` of each task's examples that have a context."""
         found: dict[str, list[int]] = {task: [] for task in self.tasks}
-        for index, text in enumerate(self.train):
-            if text.contexts:
-                found[text.task].append(index)
+        for index, example in enumerate(self.train):
+            if example.contexts:
+                found[example.task].append(index)
         return {task: tuple(indices) for task, indices in found.items()}
 
     @cached_property
     def sha256(self) -> Sha256:
-        """Hash of every text in order, and of the shares."""
-        parts = [[[t.task, t.prompt, t.output] for t in texts] for texts in (self.train, self.held_out)]
+        """Hash of every example in order, and of the shares."""
+        parts = [[[t.task, t.prompt, t.output] for t in examples] for examples in (self.train, self.held_out)]
         return hashlib.sha256(json.dumps([*parts, sorted(self.shares.items())]).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Batches:
-    """Which training texts each step sees, as a function of the step alone, so that a stopped training can go on.
+    """The training examples of each step, a function of the step alone, so that a training can be resumed.
 
-    `tau` None: stratified, `per_task` texts of every task, each task's texts shuffled anew every time they run out.
+    `tau` None: stratified, `per_task` examples of every task, reshuffled each epoch of the task.
     Else tasks are drawn with probability ∝ share^(1/tau), as multilingual pre-training balances its data; a batch may
     then lack a task.
     """
@@ -86,7 +90,7 @@ class Batches:
     tau: float | None = None
 
     def at(self, step: int) -> tuple[int, ...]:
-        """Indices into `corpus.train` of the texts of one step."""
+        """Indices into `corpus.train` of the examples of one step."""
         return self._stratified(step) if self.tau is None else self._drawn(step, self.tau)
 
     def _stratified(self, step: int) -> tuple[int, ...]:
@@ -94,9 +98,9 @@ class Batches:
         return tuple(self._nth(task, place) for task in self.corpus.tasks for place in places)
 
     def _nth(self, task: str, place: int) -> int:
-        texts = self.corpus.by_task[task]
-        epoch, index = divmod(place, len(texts))
-        order = list(texts)
+        examples = self.corpus.by_task[task]
+        epoch, index = divmod(place, len(examples))
+        order = list(examples)
         random.Random(f"{self.seed}/{task}/{epoch}").shuffle(order)
         return order[index]
 
@@ -108,14 +112,14 @@ class Batches:
         return tuple(rng.choice(self.corpus.by_task[task]) for task in drawn)
 
 
-def count_contexts(texts: Sequence[Text], tasks: Sequence[str]) -> list[int]:
-    """How many contexts each of `tasks` has among `texts`."""
+def count_contexts(examples: Sequence[Example], tasks: Sequence[str]) -> list[int]:
+    """How many contexts each of `tasks` has among `examples`."""
     counts = dict.fromkeys(tasks, 0)
-    for text in texts:
-        counts[text.task] += text.contexts
+    for example in examples:
+        counts[example.task] += example.contexts
     return [counts[task] for task in tasks]
 
 
-def count_texts(texts: Sequence[Text]) -> dict[str, int]:
-    """How many texts each task has."""
-    return dict(Counter(text.task for text in texts))
+def count_examples(examples: Sequence[Example]) -> dict[str, int]:
+    """How many examples each task has."""
+    return dict(Counter(example.task for example in examples))

@@ -1,6 +1,6 @@
 """Losses of a drafter at single contexts, each one entry in `LOSSES`.
 
-Knows two distributions and the verifier's token. Shapes: log p and log q [C, V] float32 (float64 in tests) at
+A loss gets two distributions and the verifier's token. Shapes: log p and log q [C, V] float32 (float64 in tests) at
 temperature 1, full softmax, the verifier's token y [C]; → [C], nats or probability. Gradients flow through log q.
 An id that one model lacks has log q = −inf there and counts for nothing, as in the measures.
 """
@@ -18,7 +18,7 @@ _LEAST = 1e-12
 
 
 def kl(log_p: Tensor, log_q: Tensor, y: Tensor) -> Tensor:
-    """Forward KL, Σ p ln(p/q): the misfit of METRICS; distillation on the verifier's text (DistillSpec, 2310.08461)."""
+    """Forward KL, Σ p ln(p/q): the misfit of METRICS; distillation (DistillSpec, 2310.08461)."""
     absent = (log_p == -torch.inf) | (log_q == -torch.inf)
     return (log_p.exp() * (log_p.masked_fill(absent, 0.0) - log_q.masked_fill(absent, 0.0))).sum(-1)
 

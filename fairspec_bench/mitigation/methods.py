@@ -1,23 +1,31 @@
-"""The ways to mend a drafter, each one entry in `METHODS`: trained (weights × loss × sampling) or fitted without.
+"""The mitigation methods, each one entry in `METHODS`: trained (weights × loss × sampling) or fitted without training.
 
-Knows their names and what each is made of. A method that must be told which task a prompt is of when the drafter is
-*used*, not only when it is mended, is marked `task_aware`: it cannot serve mixed or unlabelled traffic.
+An entry names its parts; the functions themselves are looked up when they are needed, so that names and titles can be
+read without torch. A method that needs each prompt's task when the drafter is *used*, not only when it is fine-tuned,
+is marked `task_aware`: it cannot serve mixed or unlabelled traffic.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from fairspec_bench.mitigation.losses import LOSSES, Loss
-from fairspec_bench.mitigation.weights import WEIGHTS, Weigh
-from fairspec_bench.records import FairspecError
+from fairspec_bench.schemas.base import FairspecError
+
+if TYPE_CHECKING:
+    from fairspec_bench.mitigation.fitted import FitFunction
+    from fairspec_bench.mitigation.losses import Loss
+    from fairspec_bench.mitigation.weights import WeightFunction
 
 
 @dataclass(frozen=True)
 class Trained:
-    """Gradient descent on Σ_T w_T · (mean loss of task T). `tau` None: stratified batches, else drawn by share."""
+    """Gradient descent on Σ_T w_T · (mean loss of task T).
+
+    `weights` and `loss` are names in `WEIGHTS` and `LOSSES`. `tau` None: stratified batches; else tasks are drawn with
+    probability ∝ share^(1/tau).
+    """
 
     title: str
     weights: str
@@ -26,24 +34,35 @@ class Trained:
     task_aware: Literal[False] = False
 
     @property
-    def weigh(self) -> Weigh:
+    def weight_function(self) -> WeightFunction:
         """Its entry in `WEIGHTS`."""
+        from fairspec_bench.mitigation.weights import WEIGHTS
+
         return WEIGHTS[self.weights]
 
     @property
-    def loss_of(self) -> Loss:
+    def loss_function(self) -> Loss:
         """Its entry in `LOSSES`."""
+        from fairspec_bench.mitigation.losses import LOSSES
+
         return LOSSES[self.loss]
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """No training: numbers fitted to the corpus, kept beside the weights (`temperature`) or instead (`ngram`)."""
+    """No training: `fit`, a name in `FITS`, writes a file beside the drafter's weights or instead of them."""
 
     title: str
-    fit: Literal["temperature", "ngram"]
+    fit: str
     keeps_weights: bool
-    task_aware: Literal[True] = True
+    task_aware: bool = True
+
+    @property
+    def fit_function(self) -> FitFunction:
+        """Its entry in `FITS`."""
+        from fairspec_bench.mitigation.fitted import FITS
+
+        return FITS[self.fit]
 
 
 Method = Trained | Fitted

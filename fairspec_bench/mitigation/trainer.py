@@ -1,14 +1,13 @@
-"""Trains a drafter by a `Trained` method on a corpus: weighted gradient, checkpoints, early stop.
+"""Trains a drafter by a `Trained` method on a corpus: weighted gradient, checkpoints, early stopping.
 
-Knows models, a corpus and a method's parts. The verifier only gives distributions; no gradient reaches it. Each step's
-batch is a function of its number and everything else is in the checkpoint, so that a stopped training ends in the same
-weights. All figures are at temperature 1 on the full softmax.
+The verifier only gives distributions; no gradient reaches it. A step's batch is a function of its number and everything
+else is in the checkpoint, so that a resumed training ends in the same weights. All figures are at temperature 1 on the
+full softmax.
 """
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,13 +20,14 @@ from torch.nn.utils import clip_grad_norm_
 from fairspec_bench.mitigation.corpus import Batches, count_contexts
 from fairspec_bench.mitigation.losses import Loss, kl, overlap
 from fairspec_bench.mitigation.methods import Trained
-from fairspec_bench.mitigation.passes import Trainee, at_contexts, passes, task_numbers
-from fairspec_bench.mitigation.weights import Seen
-from fairspec_bench.records import FairspecError, Record
+from fairspec_bench.mitigation.passes import TrainingSetup, at_contexts, passes, task_numbers
+from fairspec_bench.mitigation.weights import TaskLosses
+from fairspec_bench.models.checkpoint import load_checkpoint, save_checkpoint
+from fairspec_bench.schemas.base import FairspecError, Record
 
 
-class Recipe(Record):
-    """How long and how fast. `per_task` texts of each task a step; `patience` evaluations without a better one stop."""
+class TrainingRecipe(Record):
+    """How long and how fast: `per_task` examples of each task a step; stop after `patience` evaluations no better."""
 
     steps: int = Field(default=60, ge=1)
     rate: float = Field(default=2e-3, gt=0)
@@ -38,15 +38,15 @@ class Recipe(Record):
     patience: int = Field(default=3, ge=1)
 
     def factor(self, step: int) -> float:
-        """The rate at `step` as a share of the full one: a rise over a tenth of the steps, then a linear fall."""
+        """The rate at `step` as a share of the full one: warm-up over a tenth of the steps, then linear decay."""
         rising = self.steps // 10
         return min((step + 1) / (rising + 1), (self.steps - step) / (self.steps - rising))
 
 
-def make_recipe(**values: Any) -> Recipe:
+def make_recipe(**values: Any) -> TrainingRecipe:
     """A recipe from a user's numbers. Raises `FairspecError` for one out of range."""
     try:
-        return Recipe(**values)
+        return TrainingRecipe(**values)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise FairspecError(f"{'.'.join(map(str, first['loc']))}={first.get('input')}: {first['msg']}.") from None
@@ -75,7 +75,7 @@ class Evaluation(Record):
         return sum((1 - value) ** 2 for value in self.overlap.values()) / len(self.overlap)
 
 
-class Progress(NamedTuple):
+class TrainingProgress(NamedTuple):
     """How far a training is."""
 
     step: int
@@ -84,21 +84,32 @@ class Progress(NamedTuple):
 
 
 def train(
-    trainee: Trainee,
+    setup: TrainingSetup,
     method: Trained,
-    recipe: Recipe,
+    recipe: TrainingRecipe,
     *,
-    keep: Path | None = None,
+    checkpoint: Path | None = None,
     every: int = 10,
-    watch: Callable[[Progress], None] = lambda progress: None,
+    on_progress: Callable[[TrainingProgress], None] = lambda progress: None,
 ) -> tuple[list[Evaluation], int]:
-    """Mend `trainee.student` in place; → the evaluations and the step whose weights it was left with, the best.
+    """Fine-tune `setup.student` in place.
 
-    With `keep`, the state is kept there every `every` steps, atomically, and a stopped training goes on from it. Raises
-    `FairspecError` where the loss is no longer finite.
+    Args:
+        setup: the drafter, the verifier and the corpus.
+        method: the weights, the loss and how batches are drawn.
+        recipe: how long and how fast.
+        checkpoint: where the state is written every `every` steps; a training whose state is there resumes.
+        every: steps.
+        on_progress: called after each step.
+
+    Returns:
+        The evaluations, and the step whose weights the drafter is left with: the best.
+
+    Raises:
+        FairspecError: the loss is no longer finite, or the checkpoint is damaged or cannot be written.
     """
-    run = _Run(trainee, method, recipe)
-    run.restore(keep)
+    run = _Run(setup, method, recipe)
+    run.restore(checkpoint)
     for step in range(run.step, recipe.steps + 1):
         if run.due(step):
             run.evaluate(step)
@@ -106,26 +117,26 @@ def train(
             break
         run.advance(step)
         if (step + 1) % every == 0:
-            run.save(keep)
-        watch(Progress(step + 1, recipe.steps, run.evaluations[-1]))
+            run.save(checkpoint)
+        on_progress(TrainingProgress(step + 1, recipe.steps, run.evaluations[-1]))
     run.take_best()
-    run.save(keep)
+    run.save(checkpoint)
     return run.evaluations, run.best_step
 
 
 class _Run:
     """The state of a training."""
 
-    def __init__(self, trainee: Trainee, method: Trained, recipe: Recipe):
-        self.trainee, self.method, self.recipe = trainee, method, recipe
-        self.batches = Batches(trainee.corpus, recipe.per_task, recipe.seed, method.tau)
-        self.optimiser = torch.optim.AdamW(trainee.parameters, lr=recipe.rate, betas=(0.9, 0.95), weight_decay=0.0)
+    def __init__(self, setup: TrainingSetup, method: Trained, recipe: TrainingRecipe):
+        self.setup, self.method, self.recipe = setup, method, recipe
+        self.batches = Batches(setup.corpus, recipe.per_task, recipe.seed, method.tau)
+        self.optimiser = torch.optim.AdamW(setup.parameters, lr=recipe.rate, betas=(0.9, 0.95), weight_decay=0.0)
         self.step = 0
         self.evaluations: list[Evaluation] = []
         self.best_step = 0
         self.best: list[Tensor] = []
-        self.seen: Seen | None = None
-        trainee.student.train()
+        self.task_losses: TaskLosses | None = None
+        setup.student.train()
 
     @property
     def stopped(self) -> bool:
@@ -134,33 +145,33 @@ class _Run:
         return sum(since) >= self.recipe.patience
 
     def due(self, step: int) -> bool:
-        """Whether an evaluation belongs before `step` and was not made before a stop."""
+        """Whether an evaluation is due before `step` and was not made before an interruption."""
         made = bool(self.evaluations) and self.evaluations[-1].step == step
         return not made and (step % self.recipe.evaluate == 0 or step == self.recipe.steps)
 
     def advance(self, step: int) -> None:
         """One step along g, by weights from before its batch."""
-        assert self.seen is not None
-        means = gradient(self.trainee, self.batches.at(step), self.method, self.seen)
-        clip_grad_norm_(self.trainee.parameters, 1.0)
+        assert self.task_losses is not None
+        means = gradient(self.setup, self.batches.at(step), self.method, self.task_losses)
+        clip_grad_norm_(self.setup.parameters, 1.0)
         for group in self.optimiser.param_groups:
             group["lr"] = self.recipe.rate * self.recipe.factor(step)
         # Gaps all 0 mean g = 0: then nothing moves, momentum included.
-        if any(bool(parameter.grad.any()) for parameter in self.trainee.parameters if parameter.grad is not None):
+        if any(bool(parameter.grad.any()) for parameter in self.setup.parameters if parameter.grad is not None):
             self.optimiser.step()
         self.optimiser.zero_grad()
-        self.seen = self.seen.after(means, self.recipe.decay)
+        self.task_losses = self.task_losses.after(means, self.recipe.decay)
         self.step = step + 1
 
     def evaluate(self, step: int) -> None:
         """Held-out figures before `step`; the first gives the running means their start."""
-        tasks = self.trainee.corpus.tasks
-        figures = held_out(self.trainee, self.method.loss_of)
-        if self.seen is None:
+        tasks = self.setup.corpus.tasks
+        figures = held_out(self.setup, self.method.loss_function)
+        if self.task_losses is None:
             start = torch.tensor([figures.loss[task] for task in tasks], dtype=torch.float64)
-            self.seen = Seen(start, torch.zeros_like(start))
-        weight = self.method.weigh(self.seen)
-        cosines = task_cosines(self.trainee, self.batches.at(step), self.method, weight)
+            self.task_losses = TaskLosses(start, torch.zeros_like(start))
+        weight = self.method.weight_function(self.task_losses)
+        cosines = task_cosines(self.setup, self.batches.at(step), self.method, weight)
         self.evaluations.append(
             Evaluation(
                 step=step,
@@ -171,72 +182,63 @@ class _Run:
         )
         if self.evaluations[-1].cost <= min(one.cost for one in self.evaluations):
             self.best_step = step
-            self.best = [parameter.detach().clone() for parameter in self.trainee.parameters]
+            self.best = [parameter.detach().clone() for parameter in self.setup.parameters]
 
     def take_best(self) -> None:
         """Leave the drafter with its best weights, in evaluation mode."""
         with torch.no_grad():
-            for parameter, best in zip(self.trainee.parameters, self.best, strict=True):
+            for parameter, best in zip(self.setup.parameters, self.best, strict=True):
                 parameter.copy_(best)
-        self.trainee.student.eval()
+        self.setup.student.eval()
 
     def save(self, path: Path | None) -> None:
-        """Keep the state, atomically."""
-        if path is None or self.seen is None:
+        """Keep the state, if there is a place for it."""
+        if path is None or self.task_losses is None:
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
         state = {
             "step": self.step,
-            "parameters": [parameter.detach() for parameter in self.trainee.parameters],
+            "parameters": [parameter.detach() for parameter in self.setup.parameters],
             "optimiser": self.optimiser.state_dict(),
-            "seen": list(self.seen),
+            "task_losses": list(self.task_losses),
             "best_step": self.best_step,
             "best": self.best,
             "evaluations": [one.model_dump_json() for one in self.evaluations],
         }
-        half = path.with_suffix(".part")
-        try:
-            torch.save(state, half)
-            os.replace(half, path)
-        except (OSError, RuntimeError) as error:
-            half.unlink(missing_ok=True)
-            raise FairspecError(f"{path}: cannot be written ({error}). Free space or choose another --out.") from error
+        save_checkpoint(path, state)
 
     def restore(self, path: Path | None) -> None:
-        """Go on from a kept state. Raises `FairspecError` for a damaged one."""
-        if path is None or not path.exists():
-            return
-        try:
-            state: dict[str, Any] = torch.load(path, weights_only=True, map_location=self.trainee.student.device)
-            with torch.no_grad():
-                for parameter, kept in zip(self.trainee.parameters, state["parameters"], strict=True):
-                    parameter.copy_(kept)
-            self.optimiser.load_state_dict(state["optimiser"])
-            self.step, self.best_step, self.best = state["step"], state["best_step"], state["best"]
-            self.seen = Seen(*(each.cpu() for each in state["seen"]))
-            self.evaluations = [Evaluation.model_validate_json(one) for one in state["evaluations"]]
-        except Exception as error:  # a damaged file fails in many ways
-            raise FairspecError(f"{path}: damaged ({type(error).__name__}). Delete it to begin anew.") from error
+        """Resume from a kept state, if there is one."""
+        if path is not None:
+            load_checkpoint(path, self._restore, self.setup.student.device)
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        with torch.no_grad():
+            for parameter, kept in zip(self.setup.parameters, state["parameters"], strict=True):
+                parameter.copy_(kept)
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step, self.best_step, self.best = state["step"], state["best_step"], state["best"]
+        self.task_losses = TaskLosses(*(each.cpu() for each in state["task_losses"]))
+        self.evaluations = [Evaluation.model_validate_json(one) for one in state["evaluations"]]
 
 
 # --------------------------------------------------------------------------- gradients
 
 
-def gradient(trainee: Trainee, batch: Sequence[int], method: Trained, seen: Seen) -> Tensor:
+def gradient(setup: TrainingSetup, batch: Sequence[int], method: Trained, losses: TaskLosses) -> Tensor:
     """Add g = Σ_T w_T ∇(mean loss of T in the batch) to the drafter's gradients; → the means [m], NaN where absent.
 
     Raises `FairspecError` where a loss is not finite.
     """
-    return _descend(trainee, batch, method.loss_of, method.weigh(seen))
+    return _descend(setup, batch, method.loss_function, method.weight_function(losses))
 
 
-def _descend(trainee: Trainee, batch: Sequence[int], loss: Loss, weight: Tensor) -> Tensor:
-    corpus = trainee.corpus
+def _descend(setup: TrainingSetup, batch: Sequence[int], loss: Loss, weight: Tensor) -> Tensor:
+    corpus = setup.corpus
     counts = torch.tensor(count_contexts([corpus.train[i] for i in batch], corpus.tasks), dtype=torch.float64)
     sums = torch.zeros(len(corpus.tasks), dtype=torch.float64)
     for part in passes(corpus.train, batch):
         labels = task_numbers([corpus.train[i] for i in part], corpus.tasks)
-        values = at_contexts(trainee, trainee.train, part, loss)
+        values = at_contexts(setup, setup.train, part, loss)
         sums.index_add_(0, labels, values.detach().double().cpu())
         each = (weight / counts)[labels].to(values)
         if each.any():
@@ -248,17 +250,17 @@ def _descend(trainee: Trainee, batch: Sequence[int], loss: Loss, weight: Tensor)
     return means
 
 
-def task_cosines(trainee: Trainee, batch: Sequence[int], method: Trained, weight: Tensor) -> list[float | None]:
+def task_cosines(setup: TrainingSetup, batch: Sequence[int], method: Trained, weight: Tensor) -> list[float | None]:
     """cos(∇D_T, g) of each task on one batch, `None` where either has length 0. Leaves no gradient behind."""
-    corpus = trainee.corpus
-    _descend(trainee, batch, method.loss_of, weight)
-    whole = _taken(trainee.parameters)
+    corpus = setup.corpus
+    _descend(setup, batch, method.loss_function, weight)
+    whole = _taken(setup.parameters)
     found: list[float | None] = []
     for number, task in enumerate(corpus.tasks):
         mine = [index for index in batch if corpus.train[index].task == task]
         if mine:
-            _descend(trainee, mine, method.loss_of, torch.eye(len(corpus.tasks), dtype=weight.dtype)[number])
-        own = _taken(trainee.parameters)
+            _descend(setup, mine, method.loss_function, torch.eye(len(corpus.tasks), dtype=weight.dtype)[number])
+        own = _taken(setup.parameters)
         length = _dot(own, own) ** 0.5 * _dot(whole, whole) ** 0.5
         found.append(_dot(own, whole) / length if length > 0 else None)
     return found
@@ -279,14 +281,14 @@ def _dot(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
 # --------------------------------------------------------------------------- held-out figures
 
 
-def figures_of(trainee: Trainee, step: int = 0) -> Evaluation:
+def figures_of(setup: TrainingSetup, step: int = 0) -> Evaluation:
     """Held-out figures of a drafter as it is, without a method's weights and cosines."""
-    found = held_out(trainee, kl)
+    found = held_out(setup, kl)
     return Evaluation(step=step, **found._asdict(), weight={}, cosine={})
 
 
 class Figures(NamedTuple):
-    """Means over a set of texts' contexts, by task."""
+    """Means over a set of examples' contexts, by task."""
 
     misfit: dict[str, float]
     loss: dict[str, float]
@@ -294,18 +296,18 @@ class Figures(NamedTuple):
 
 
 @torch.no_grad()
-def held_out(trainee: Trainee, loss: Loss) -> Figures:
-    """Mean KL, own loss and overlap of the held-out texts, by task."""
-    corpus = trainee.corpus
+def held_out(setup: TrainingSetup, loss: Loss) -> Figures:
+    """Mean KL, own loss and overlap of the held-out examples, by task."""
+    corpus = setup.corpus
     counts = count_contexts(corpus.held_out, corpus.tasks)
     measured: list[Loss] = [kl, loss, lambda log_p, log_q, y: overlap(log_p, log_q)]
-    trainee.student.eval()
+    setup.student.eval()
     sums = torch.zeros(len(measured), len(corpus.tasks), dtype=torch.float64)
     for part in passes(corpus.held_out, range(len(corpus.held_out))):
         labels = task_numbers([corpus.held_out[i] for i in part], corpus.tasks)
         both: Loss = lambda log_p, log_q, y: torch.stack([each(log_p, log_q, y) for each in measured], dim=-1)  # noqa: E731
-        values = at_contexts(trainee, trainee.held_out, part, both)
+        values = at_contexts(setup, setup.held_out, part, both)
         sums.index_add_(1, labels, values.double().cpu().T)
-    trainee.student.train()
+    setup.student.train()
     rows = (sums / torch.tensor(counts)).tolist()
     return Figures(*(dict(zip(corpus.tasks, row, strict=True)) for row in rows))

@@ -1,7 +1,7 @@
-"""Who stands where on a track's board, and why someone is not ranked.
+"""The ranks of a track's submissions, and why a submission is not ranked.
 
-Knows checked submissions, audits and tracks; takes ranks and paired differences from `measure`. Knows no HTML. Ranks
-are by mean acceptance within one suite of one track, and by mean speed-up within its hardware class; never by U.
+Ranks are by mean acceptance within one suite of one track, and by mean speed-up within its hardware class; never by U.
+Ranks and paired differences come from `metrics`.
 """
 
 from __future__ import annotations
@@ -12,21 +12,23 @@ from functools import cached_property
 from itertools import combinations, pairwise
 from statistics import NormalDist
 
-from fairspec_bench.entries import Audit, Verified
-from fairspec_bench.measure.compare import SuiteComparison, compare_sheets
-from fairspec_bench.measure.lines import Sheets
-from fairspec_bench.measure.standing import Standing, standings
-from fairspec_bench.measure.sums import sheets_of
-from fairspec_bench.records import Estimate
-from fairspec_bench.site.pairing import SHOWN, Paired
+from fairspec_bench.engine.drafters.kinds import drafter_kind
+from fairspec_bench.metrics.comparison import COMPARED, SuiteComparison, compare_sheets
+from fairspec_bench.metrics.prompt_sums import sheets_of
+from fairspec_bench.metrics.ranking import Standing, standings
+from fairspec_bench.metrics.run_data import Sheets
+from fairspec_bench.schemas.keys import Task
+from fairspec_bench.schemas.report import Estimate
+from fairspec_bench.schemas.submission import Audit, Verified
+from fairspec_bench.site.labels import NOTHING, kind_title
 from fairspec_bench.site.views import Run, SuiteView
-from fairspec_bench.site.words import NOTHING
-from fairspec_bench.suite.tracks import Track
+from fairspec_bench.suites.tracks import Track
 
-ALL_PAIRS = 12  # with more ranked submissions each is compared with the baseline, and the leading with their neighbours
-NEIGHBOURS = 100  # how many of those lead
-WHOLE_PAIRS = 5  # mended drafters whose change of U is given on a board with more
+ALL_PAIRS = 12  # with more ranked submissions each is compared with the baseline, and the first with their neighbours
+NEIGHBOURS = 100  # how many are the first
+WHOLE_PAIRS = 5  # fine-tuned drafters whose change of U is given on a board with more
 REPLICATES = 1_000
+SHOWN = ("acceptance", "block_efficiency_uncut", "misfit")  # differences on the page of a pair
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A checked submission as its track's board shows it. `slug` is that of its pages, unique on the site."""
+    """A checked submission on its track's board. `slug` is that of its pages, unique on the site."""
 
     entry: Entry
     verified: Verified
@@ -60,9 +62,14 @@ class Candidate:
 
     @property
     def method(self) -> str:
-        """The drafter's kind, and how it was mended."""
+        """The drafter's kind, and how it was fine-tuned."""
         drafter = self.verified.entry.drafter
-        return f"{drafter.kind}, {drafter.method}" if drafter.method else drafter.kind
+        return f"{self.kind}, {drafter.method}" if drafter.method else self.kind
+
+    @property
+    def kind(self) -> str:
+        """What the drafter's kind is called."""
+        return kind_title(self.verified.entry.drafter.kind)
 
     @property
     def audited(self) -> bool:
@@ -74,7 +81,7 @@ class Candidate:
 def unranked_reason(verified: Verified, audit: Audit | None, track: Track) -> str:
     """Why a checked submission is not ranked; empty where it is."""
     if track.reference_sha256 is not None and verified.reference_sha256 != track.reference_sha256:
-        return "checked against other reference texts than the track's"
+        return "checked against other reference outputs than the track's"
     if audit is not None and audit.manifest_sha256 != verified.manifest_sha256:
         return "changed since its audit: the manifest audited is another"
     if audit is not None and not audit.reproduced:
@@ -83,14 +90,14 @@ def unranked_reason(verified: Verified, audit: Audit | None, track: Track) -> st
         return "falls on fresh prompts by more than the audit's rule allows"
     if verified.entry.drafter.trained_on_suite_data:
         return "trained on the suites' own prompts or answers"
-    if verified.entry.drafter.kind == "oracle":
-        return "an oracle is told the verifier's text: it calibrates the board"
+    if drafter_kind(verified.entry.drafter.kind).uses_reference:
+        return "drafts from the verifier's own output: a calibration of the board"
     return ""
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A ranked submission in one suite: its place in the order, and the ranks it may have."""
+    """A ranked submission in one suite: its place by the mean, and the ranks it may have."""
 
     candidate: Candidate
     standing: Standing
@@ -109,13 +116,11 @@ class Timed:
 
 
 class Board:
-    """One track and its submissions. Everything is worked out once, when first asked for."""
+    """One track and its submissions. Everything is computed once, when first used."""
 
     def __init__(self, track: Track, slug: str, candidates: Sequence[Candidate]) -> None:
         self.track, self.slug, self.candidates = track, slug, tuple(candidates)
         self.by_slug = {each.entry.slug: each for each in candidates}
-        self._paired: dict[tuple[str, str], Paired] = {}
-        self._lights: dict[tuple[str, str, str], SuiteComparison] = {}
         self._comparisons: dict[tuple[str, str], tuple[SuiteComparison, ...]] = {}
 
     @property
@@ -206,25 +211,12 @@ class Board:
     # ------------------------------------------------------------------- pairs
 
     def levelled_down(self, candidate: Candidate, suite: str) -> tuple[str, ...]:
-        """The languages in which it surely accepts less than the track's baseline."""
+        """The languages in which it significantly accepts less than the track's baseline."""
         base = self.baseline
         if base is None or base.slug == candidate.slug or suite not in base.views or suite not in candidate.views:
             return ()
-        return tuple(task.rpartition("/")[2] for task in self._light(base, candidate, suite).levelled_down)
-
-    def _light(self, first: Candidate, second: Candidate, suite: str) -> SuiteComparison:
-        """Second − first without the change of U; of a large board acceptance alone."""
-        key = first.slug, second.slug, suite
-        if key not in self._lights:
-            names = SHOWN if self.every_pair else SHOWN[:1]
-            self._lights[key] = self._pair(first, suite).change(self._pair(second, suite), names)
-        return self._lights[key]
-
-    def _pair(self, candidate: Candidate, suite: str) -> Paired:
-        key = candidate.slug, suite
-        if key not in self._paired:
-            self._paired[key] = Paired(suite, self.sheets(candidate, suite), self.track.gamma)
-        return self._paired[key]
+        (compared,) = (each for each in self.compared(base, candidate) if each.suite == suite)
+        return tuple(Task(task).language for task in compared.levelled_down)
 
     @cached_property
     def pairs(self) -> list[tuple[Candidate, Candidate]]:
@@ -245,29 +237,33 @@ class Board:
     def compared(self, first: Candidate, second: Candidate) -> tuple[SuiteComparison, ...]:
         """Second − first in the suites both have.
 
-        The change of U takes long: it is given of mended drafters, and against the baseline of a small board.
+        The change of U takes long: it is given of fine-tuned drafters, and against the baseline of a small board.
         """
         key = first.slug, second.slug
         if key not in self._comparisons:
-            whole = key in self._mended or (self.every_pair and first is self.baseline)
-            shared = [suite for suite in self.suites if suite in first.views and suite in second.views]
+            whole = key in self._fine_tuned or (self.every_pair and first is self.baseline)
             self._comparisons[key] = tuple(
                 compare_sheets(
-                    suite, self.sheets(first, suite), self.sheets(second, suite), self.track.gamma, REPLICATES
+                    suite,
+                    self.sheets(first, suite),
+                    self.sheets(second, suite),
+                    self.track.gamma,
+                    REPLICATES,
+                    compared=COMPARED if whole else SHOWN if self.every_pair else SHOWN[:1],
+                    spreads=whole,
                 )
-                if whole
-                else self._light(first, second, suite)
-                for suite in shared
+                for suite in self.suites
+                if suite in first.views and suite in second.views
             )
         return self._comparisons[key]
 
     def parent(self, candidate: Candidate) -> Candidate | None:
         """The submission of this track whose drafter this one was made of."""
-        parent = self.by_slug.get(candidate.verified.entry.drafter.mended_from or "")
+        parent = self.by_slug.get(candidate.verified.entry.drafter.fine_tuned_from or "")
         return None if parent is candidate else parent
 
     @cached_property
-    def _mended(self) -> set[tuple[str, str]]:
+    def _fine_tuned(self) -> set[tuple[str, str]]:
         pairs = ((parent, each) for each in self.candidates if (parent := self.parent(each)) is not None)
         return {(parent.slug, each.slug) for parent, each in list(pairs)[:WHOLE_PAIRS]}
 
@@ -278,7 +274,7 @@ def mean_acceptance(candidate: Candidate, suite: str) -> Estimate:
 
 
 def pareto(points: Mapping[str, tuple[float, float]]) -> set[str]:
-    """The names of points that no other surpasses: more in the first figure, less in the second, or equal in one."""
+    """The Pareto front: the points that no other surpasses (more in the first figure, less in the second)."""
     front, least = set(), float("inf")
     for name, (_, u) in sorted(points.items(), key=lambda each: (-each[1][0], each[1][1], each[0])):
         if u < least:
@@ -288,10 +284,10 @@ def pareto(points: Mapping[str, tuple[float, float]]) -> set[str]:
 
 
 def disjoint_ranks(estimates: Sequence[Estimate]) -> Iterator[tuple[int, int]]:
-    """Rank ranges from intervals alone: [1 + surely better, n − surely worse].
+    """Rank ranges from intervals alone: [1 + significantly better, n − significantly worse].
 
-    Sure are those whose intervals, widened so that all pairs hold at once (Bonferroni), do not meet: races of different
-    days share no noise, so this errs towards "not told apart".
+    A difference is significant where the intervals, widened so that all pairs hold at once (Bonferroni), do not meet:
+    races of different days share no noise, so this is conservative.
     """
     count = len(estimates)
     pairs = max(1, count * (count - 1) // 2)

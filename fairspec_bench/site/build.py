@@ -1,58 +1,61 @@
-"""Run folders and checked submissions in, a static site out.
+"""The board as a static site: run folders and checked submissions in, a folder of pages out. No torch and no network.
 
-Knows where templates lie and which pages there are. Knows nothing of what a figure means (`views`, `board`) or how it
-is drawn, and needs no torch and no network.
-
-Everything is rendered in memory before a byte is written, so an error leaves the old site as it was. The same reports
-give the same bytes. Text of others reaches a page escaped and without control characters; file names are slugs.
+Everything is rendered in memory before a byte is written, so that an error leaves the old site as it was. The same
+reports give the same bytes. Text of others reaches a page escaped and without control characters; file names are slugs.
 """
 
 from __future__ import annotations
 
 import base64
-import gc
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from fairspec_bench.entries import Verified
-from fairspec_bench.measure.escape import inert
-from fairspec_bench.records import Report, read_record
-from fairspec_bench.site import (
-    audit_tables,
-    board_plots,
-    board_tables,
-    cells,
-    pair_tables,
-    sweep_tables,
-    tables,
-    views,
-    words,
-)
-from fairspec_bench.site.board import Board, Candidate, Entry, unranked_reason
-from fairspec_bench.site.board_pages import BoardPages
-from fairspec_bench.site.changes import Changed, change_views
-from fairspec_bench.site.documents import Document, documents
+from fairspec_bench.metrics.catalogue import glossary
+from fairspec_bench.metrics.speed import race_sentence
+from fairspec_bench.metrics.sweep import payoff_words
+from fairspec_bench.metrics.validity import SHARES, is_above_tolerated
+from fairspec_bench.reporting.escape import inert
+from fairspec_bench.reporting.svg import NO_DATA
+from fairspec_bench.schemas.io import read_record
+from fairspec_bench.schemas.keys import Task
+from fairspec_bench.schemas.report import Estimate, Report
+from fairspec_bench.schemas.submission import Verified
+from fairspec_bench.site import findings, labels, views
+from fairspec_bench.site.board import ALL_PAIRS, NEIGHBOURS, Board, Candidate, Entry, unranked_reason
 from fairspec_bench.site.downloads import COLUMNS, SCHEMAS, board_csv, board_json, schemas
-from fairspec_bench.site.names import unique_slugs
-from fairspec_bench.site.parts import NO_DATA
+from fairspec_bench.site.labels import NOTHING, Labels, unique_slugs
+from fairspec_bench.site.pages import PAGES, Pages
 from fairspec_bench.site.publish import MARKER, SiteError, publish
-from fairspec_bench.site.views import Run, SuiteView
-from fairspec_bench.site.words import Vocabulary
-from fairspec_bench.suite.tracks import Track
+from fairspec_bench.site.views import Run, RunChange, SuiteView, change_views
+from fairspec_bench.suites.tracks import Track
 
 POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; base-uri 'none'; form-action 'none'"
 ASSETS = ("style.css", "site.js")
+FUNCTIONS: tuple[Callable[..., object], ...] = (
+    labels.figure,
+    labels.bare,
+    labels.signed,
+    labels.span,
+    labels.sampling_words,
+    labels.is_web_address,
+    labels.kind_title,
+    race_sentence,
+    payoff_words,
+    is_above_tolerated,
+    views.overview_plot,
+)
+"""What every template can call by name, besides `findings`."""
 
 
 def build_site(
     runs: Sequence[Path],
     out: Path,
-    changes: Sequence[Changed] = (),
+    changes: Sequence[RunChange] = (),
     *,
     tracks: Sequence[Track] = (),
     entries: Sequence[Entry] = (),
@@ -67,22 +70,8 @@ def build_site(
     for each in (path for change in changes for path in (change.before, change.after)):
         if each.resolve() not in folders:
             raise SiteError(f"{each}: a change is shown between runs of the board. Name it among the runs too.")
-    with _no_collection():
-        files = render(loaded, changes, folders, tracks=tracks, entries=entries)
-    publish(files, out)
+    publish(render(loaded, changes, folders, tracks=tracks, entries=entries), out)
     return out / "index.html"
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Garbage is not looked for: among the records of a thousand submissions that takes a tenth of the time."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 def load_runs(folders: Sequence[Path]) -> tuple[Run, ...]:
@@ -92,7 +81,7 @@ def load_runs(folders: Sequence[Path]) -> tuple[Run, ...]:
     return tuple(map(Run, names, unique_slugs(names), reports))
 
 
-def make_boards(tracks: Sequence[Track], entries: Sequence[Entry], words: Vocabulary) -> tuple[list[Board], list[str]]:
+def make_boards(tracks: Sequence[Track], entries: Sequence[Entry], names: Labels) -> tuple[list[Board], list[str]]:
     """A board for each track, and the slug of each entry. Raises `SiteError` for an entry that has no track here."""
     slugs = unique_slugs(entry.slug for entry in entries)
     if len({entry.slug for entry in entries}) < len(entries):
@@ -105,14 +94,14 @@ def make_boards(tracks: Sequence[Track], entries: Sequence[Entry], words: Vocabu
         track = by_name.get(entry.verified.entry.track)
         if track is None:
             raise SiteError(f"{entry.slug}: its track {entry.verified.entry.track!r} is not among those of the site.")
-        members[track.name].append(_candidate(entry, entry.verified, slug, track, words))
+        members[track.name].append(_candidate(entry, entry.verified, slug, track, names))
     named = unique_slugs(track.name for track in tracks)
     return [Board(track, slug, members[track.name]) for track, slug in zip(tracks, named, strict=True)], slugs
 
 
-def _candidate(entry: Entry, verified: Verified, slug: str, track: Track, words: Vocabulary) -> Candidate:
+def _candidate(entry: Entry, verified: Verified, slug: str, track: Track, names: Labels) -> Candidate:
     run = Run(verified.entry.name, slug, verified.report)
-    views = {suite.suite: SuiteView(run, suite, words) for suite in verified.report.suites}
+    views = {suite.suite: SuiteView(run, suite, names) for suite in verified.report.suites}
     return Candidate(entry, verified, slug, unranked_reason(verified, entry.audit, track), run, views)
 
 
@@ -121,7 +110,7 @@ def _candidate(entry: Entry, verified: Verified, slug: str, track: Track, words:
 
 def render(
     runs: Sequence[Run],
-    changes: Sequence[Changed] = (),
+    changes: Sequence[RunChange] = (),
     folders: Mapping[Path, str] | None = None,
     *,
     tracks: Sequence[Track] = (),
@@ -129,53 +118,37 @@ def render(
 ) -> dict[str, str]:
     """Every file of the site by its relative path; `folders` gives the slug of each run folder that `changes` name."""
     folder = template_folder()
-    vocabulary = Vocabulary.parse((folder / "measures.json").read_bytes(), (folder / "languages.json").read_bytes())
+    names = Labels.load(folder)
     ordered = sorted(entries, key=lambda entry: entry.slug)
-    boards, slugs = make_boards(sorted(tracks, key=lambda track: track.name), ordered, vocabulary)
-    pages = environment(folder, vocabulary)
-    pages.globals["boards"] = boards
-    suites = views.board(runs, vocabulary)
+    boards, slugs = make_boards(sorted(tracks, key=lambda track: track.name), ordered, names)
+    pages = Pages(environment(folder, names, boards), boards, names)
+    suites = views.board(runs, names)
     every = [view for each in suites.values() for view in each]
-    changed = [view for change in changes for view in change_views(change, every, folders or {})]
     refused = [
         (entry, f"submissions/{slug}.html")
         for entry, slug in zip(ordered, slugs, strict=True)
         if entry.verified is None
     ]
-    files = {name: (folder / name).read_text(encoding="utf-8") for name in ASSETS}
-    files |= {
-        "index.html": _page(pages, "index.html", suites=suites, runs=runs, changed=changed, refused=refused),
-        "methodology.html": _page(pages, "methodology.html", measures=vocabulary.measures.values()),
-        "data.html": _page(pages, "data.html", columns=COLUMNS, schemas=list(SCHEMAS)),
-        "cite.html": _page(pages, "cite.html"),
-        "404.html": _missing(pages, files["style.css"]),
+    changed = [view for change in changes for view in change_views(change, every, folders or {})]
+    assets = {name: (folder / name).read_text(encoding="utf-8") for name in ASSETS}
+    return {
+        **assets,
+        **dict(pages.top(suites=suites, runs=runs, changed=changed, refused=refused)),
+        "404.html": _missing(pages, assets["style.css"]),
+        **dict(pages.runs(runs)),
+        **dict(pages.of_boards()),
+        **{page: pages.page("refused.html", "../", entry=entry) for entry, page in refused},
         "board.json": board_json(runs, boards, [entry for entry, _ in refused]),
         "board.csv": board_csv(runs, boards),
         MARKER: "",
         **schemas(),
     }
-    files |= {each.page: _document(pages, each) for each in documents()}
-    for run in runs:
-        shown = [SuiteView(run, suite, vocabulary) for suite in run.report.suites]
-        files[run.page] = _page(pages, "run.html", root="../", run=run, views=shown)
-    if boards or entries:
-        files |= BoardPages(pages, boards, vocabulary).render()
-        files |= {page: _page(pages, "refused.html", root="../", entry=entry) for entry, page in refused}
-    return files
 
 
-def _page(pages: Environment, template: str, *, root: str = "", **given: object) -> str:
-    return pages.get_template(template).render(root=root, **given)
-
-
-def _missing(pages: Environment, css: str) -> str:
-    """The page for a missing address, which carries its style: it cannot know where the file lies."""
+def _missing(pages: Pages, css: str) -> str:
+    """The page for a missing address. It carries its style, since it is shown at any depth."""
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
-    return _page(pages, "404.html", css=Markup(css), digest=digest)
-
-
-def _document(pages: Environment, document: Document) -> str:
-    return _page(pages, "document.html", document=document)
+    return pages.page("404.html", css=Markup(css), digest=digest)
 
 
 def template_folder() -> Path:
@@ -187,7 +160,24 @@ def template_folder() -> Path:
     raise SiteError(f"{package}: the page templates are missing. Install fairspec-bench again.")
 
 
-def environment(folder: Path, vocabulary: Vocabulary) -> Environment:
+@dataclass(frozen=True)
+class Heading:
+    """The head of a column; `sort` is how the script sorts it, `text` or `number`; empty where it cannot be sorted."""
+
+    title: str
+    sort: str
+    css: str
+
+
+def _text(title: str, sort: str = "text", css: str = "") -> Heading:
+    return Heading(title, sort, css)
+
+
+def _number(title: str, css: str = "") -> Heading:
+    return Heading(title, "number", f"num {css}".strip())
+
+
+def environment(folder: Path, names: Labels, boards: Sequence[Board] = ()) -> Environment:
     """Templates with escaping always on; plain text also loses its control characters, `None` is a dash."""
     made = Environment(
         loader=FileSystemLoader(folder),
@@ -199,19 +189,19 @@ def environment(folder: Path, vocabulary: Vocabulary) -> Environment:
     )
     made.globals.update(
         policy=POLICY,
-        words=vocabulary,
-        boards=[],
-        cells=cells,
-        figure=words.figure,
-        rule_words=words.rule_words,
-        tables=tables,
-        audit_tables=audit_tables,
-        board_tables=board_tables,
-        pair_tables=pair_tables,
-        sweep_tables=sweep_tables,
-        board_plots=board_plots,
-        overview_plot=views.overview_plot,
-        validity=views.VALIDITY,
+        navigation=[page for page in PAGES if page.title and (boards or not page.needs_boards)],
+        boards=boards,
+        labels=names,
+        text=_text,
+        number=_number,
+        glossary=glossary(),
+        columns=COLUMNS,
+        schemas=list(SCHEMAS),
+        **{each.__name__: each for each in FUNCTIONS},
+        findings=findings,
+        Task=Task,
+        Estimate=Estimate,
+        **{"NOTHING": NOTHING, "NO_DATA": NO_DATA, "SHARES": SHARES, "ALL_PAIRS": ALL_PAIRS, "NEIGHBOURS": NEIGHBOURS},
     )
     return made
 

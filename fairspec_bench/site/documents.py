@@ -1,7 +1,6 @@
 """The documents of the repository as pages: Markdown in, harmless HTML out.
 
-Knows where the documents lie and which page each becomes. A link to another document leads to its page; one to a file
-that the site does not have is plain text.
+A link to another document leads to its page; a link to a file that the site does not have is plain text.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from markupsafe import Markup, escape
 
-from fairspec_bench.site.parts import escaped
+from fairspec_bench.reporting.escape import html as escaped
 from fairspec_bench.site.publish import SiteError
 
 PAGES: Mapping[str, str] = {

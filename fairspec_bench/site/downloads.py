@@ -1,7 +1,6 @@
-"""What the site offers machines: every figure as JSON and CSV, and the schemas of the records.
+"""Every figure of the site as JSON and CSV, and the JSON schemas of the records.
 
-Knows runs and boards. A whole report is given of a local run; of a submission the figures that its pages show, since
-its own folder holds the rest.
+A local run is given with its whole report, a submission with the figures of its pages: its own folder has the rest.
 """
 
 from __future__ import annotations
@@ -12,14 +11,15 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fairspec_bench.entries import Audit, Submission, Verified
-from fairspec_bench.measure.escape import spreadsheet
-from fairspec_bench.records import Estimate, Record, Report
+from fairspec_bench.reporting.escape import spreadsheet
+from fairspec_bench.schemas.base import Record
+from fairspec_bench.schemas.report import Estimate, Report
+from fairspec_bench.schemas.submission import Audit, Submission, Verified
 from fairspec_bench.site.board import Board, Candidate, Entry
 from fairspec_bench.site.views import Run
-from fairspec_bench.suite.tracks import Track
+from fairspec_bench.suites.tracks import Track
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 COLUMNS = (
     "track", "slug", "name", "verifier", "drafter", "gamma", "suite", "language", "measure", "value", "low", "high",
 )  # fmt: skip
@@ -67,7 +67,7 @@ def _run(run: Run) -> dict[str, Any]:
         "name": run.name,
         "page": run.page,
         "small_pair": run.small,
-        **run.report.model_dump(mode="json", include={"config": {"verifier", "drafter", "rule", "gamma", "seed"}}),
+        **run.report.model_dump(mode="json", include={"config": {"verifier", "drafter", "sampling", "gamma", "seed"}}),
         **run.report.model_dump(mode="json", include={"suites", "race_verdict", "notes"}),
     }
 
@@ -87,7 +87,7 @@ def _entry(board: Board, candidate: Candidate) -> dict[str, Any]:
         "manifest_sha256": candidate.verified.manifest_sha256,
         "submission": entry.model_dump(mode="json"),
         "small_pair": candidate.run.small,
-        "race_verdict": candidate.run.report.race_verdict,
+        "race_verdict": candidate.run.report.race_verdict.model_dump(mode="json"),
         "suites": {name: _suite(board, candidate, name) for name in board.suites if name in candidate.views},
     }
 

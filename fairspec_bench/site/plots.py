@@ -1,6 +1,7 @@
-"""Pictures of one submission or run: dots with intervals, strips of dots, curves, two dots a row.
+"""The plots of the site as inline SVG: of one run (dots, strips, curves), of two, of a board (plane, rank ranges).
 
-Knows marks and axes (`parts`), made inline as SVG at build time. Knows nothing of runs, measures, files or pages.
+They take estimates and names and draw with `reporting.svg`; which submissions are shown, and what is said of them, is
+decided by `board` and `views`.
 """
 
 from __future__ import annotations
@@ -8,32 +9,34 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 
 from markupsafe import Markup
 
-from fairspec_bench.records import Estimate
-from fairspec_bench.site.parts import (
+from fairspec_bench.reporting.svg import (
     NO_DATA,
     Axis,
     Curve,
     Mark,
     Placer,
     Strip,
+    close_axis,
+    describe,
     dot,
     element,
     extremes,
     grid,
     join,
     line,
-    sentence,
+    root_axis,
     short_figure,
     shorten,
     svg,
     text,
-    told,
+    titled,
     whisker,
 )
+from fairspec_bench.schemas.report import Estimate
 
 
 def interval_plot(uid: str, title: str, desc: str, axis: Axis, marks: Sequence[Mark]) -> Markup:
@@ -55,7 +58,7 @@ def interval_plot(uid: str, title: str, desc: str, axis: Axis, marks: Sequence[M
             parts += whisker(place, estimate, y, extreme)
             parts.append(dot(place(estimate.value), y, extreme))
             parts.append(text(short_figure(estimate, axis), "100%", y + 4, "end figure"))
-        body.append(told(sentence(mark.name, mark.estimate, axis.unit), *parts))
+        body.append(titled(describe(mark.name, mark.estimate, axis.unit), *parts))
     return svg(uid, title, desc, bottom + 44, body)
 
 
@@ -73,7 +76,7 @@ def strip_plot(uid: str, title: str, desc: str, axis: Axis, strips: Sequence[Str
             if mark.estimate.value is not None:
                 x = place(mark.estimate.value)
                 own = dot(x, y, "worst" if mark is worst else "")
-                parts.append(told(sentence(mark.name, mark.estimate, axis.unit), own))
+                parts.append(titled(describe(mark.name, mark.estimate, axis.unit), own))
         for end, side, shift in ((worst, "end", -10), (best, "start", 10)):
             if end is not None and end.estimate.value is not None:
                 label = f"{shorten(end.code, 8)} {short_figure(end.estimate, axis)}"
@@ -118,7 +121,7 @@ def _curve(curve: Curve, style: str, across: Placer, down: Callable[[float], flo
             if e.low is not None and e.high is not None:
                 parts.append(line(across(x), down(e.low), across(x), down(e.high), f"whisker {style}"))
             parts.append(dot(across(x), down(v), style))
-    return told(curve.name, *parts)
+    return titled(curve.name, *parts)
 
 
 def _end_labels(ends: Sequence[tuple[Mark, str]], axis: Axis, down: Callable[[float], float]) -> list[Markup]:
@@ -134,7 +137,7 @@ def _end_labels(ends: Sequence[tuple[Mark, str]], axis: Axis, down: Callable[[fl
 
 @dataclass(frozen=True)
 class Both:
-    """One row of a plot of two: what stands on the first side and on the second. `worse`: the second surely loses."""
+    """One row of a plot of two: the first figure and the second. `worse`: the second is significantly worse."""
 
     name: str
     first: Estimate
@@ -169,7 +172,7 @@ def both_plot(
         figures = [short_figure(e, axis) for e in (each.first, each.second)] if (a, b) != (None, None) else [NO_DATA]
         parts.append(text(" → ".join(figures), "100%", y + 4, "end figure"))
         sides = zip(names, (each.first, each.second), strict=True)
-        body.append(told("; ".join(sentence(f"{each.name}, {name}", e) for name, e in sides), *parts))
+        body.append(titled("; ".join(describe(f"{each.name}, {name}", e) for name, e in sides), *parts))
     return svg(uid, title, desc, bottom + 44, body)
 
 
@@ -185,3 +188,165 @@ def _key(names: tuple[str, str]) -> Markup:
     first = dot("28%", 12, "ring") + text(shorten(names[0], 26), "28%", 16, "muted", dx=11)
     second = dot("64%", 12) + text(shorten(names[1], 26), "64%", 16, "muted", dx=11)
     return first + second
+
+
+# --------------------------------------------------------------------------- a whole board
+
+Down = Callable[[float], float]
+LABELS = 8  # the most names a plane carries
+NOMINAL = 760.0  # width in pixels at which labels are kept apart
+LETTER = 6.8  # width of a letter there
+WHISKERS = 40  # beyond so many spots only the named ones carry intervals
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A drafter on the plane. `front`: none is better in both; `noise`: its U is within its floor."""
+
+    name: str
+    across: Estimate
+    up: Estimate
+    front: bool
+    noise: bool
+    named: bool
+
+
+def plane(uid: str, title: str, desc: str, x_title: str, spots: Sequence[Spot], floor: float, unit: str = "") -> Markup:
+    """Further right is better, further down fairer; the front is a stepped line, the shaded band is noise.
+
+    Downwards by the square root of U, which is a gap in nats, so that small differences near 0 are seen.
+    """
+    height, top = 340, 14
+    xs = [v for s in spots for v in (s.across.value, s.across.low, s.across.high) if v is not None]
+    ys = [v for s in spots for v in (s.up.value, s.up.high) if v is not None]
+    place = Placer(close_axis(x_title, xs, unit), 9, 97)
+    up = root_axis("unfairness U, nats²", [*ys, floor])
+
+    def down(value: float) -> float:
+        return top + height * (1 - up.share(value))
+
+    bottom = top + height
+    body = [_band(down(floor), bottom)] if floor > 0 else []
+    body += [line("9%", down(t), "97%", down(t), "grid") for t in up.ticks]
+    body += [text(f"{t:.2g}", "7.5%", down(t) + 4, "end muted") for t in up.ticks]
+    body += [line(place(t), top, place(t), bottom, "grid") for t in place.axis.ticks]
+    body += [text(place.axis.text(t), place(t), bottom + 18, "middle muted") for t in place.axis.ticks]
+    body.append(text(f"{x_title} →", "97%", bottom + 38, "end muted"))
+    body.append(text("unfairness U, nats²; fairer ↓", "0%", bottom + 38, "muted"))
+    if floor > 0:
+        body.append(text("noise", "96.5%", bottom - 6, "end muted"))
+    body += _front([s for s in spots if s.front], place, down)
+    crowded = len(spots) > WHISKERS
+    for spot in sorted(spots, key=lambda s: (s.named, s.front)):
+        body.append(_spot(spot, place, down, bare=crowded and not spot.named))
+    body += _labels([s for s in spots if s.named][:LABELS], place, down)
+    return svg(uid, title, desc, bottom + 46, body)
+
+
+def _band(top: float, bottom: float) -> Markup:
+    return element("rect", x="9%", y=top, width="88%", height=max(1.0, bottom - top), class_="noise")
+
+
+def _front(spots: Sequence[Spot], place: Placer, down: Down) -> list[Markup]:
+    """The Pareto front as steps from its least to its most accepted drafter."""
+    known = sorted((s.across.value, s.up.value) for s in spots if s.across.value is not None and s.up.value is not None)
+    parts = []
+    for (x0, y0), (x1, y1) in pairwise(known):
+        parts.append(line(place(x0), down(y0), place(x1), down(y0), "front"))
+        parts.append(line(place(x1), down(y0), place(x1), down(y1), "front"))
+    return parts
+
+
+def _spot(spot: Spot, place: Placer, down: Down, *, bare: bool) -> Markup:
+    x, y = spot.across.value, spot.up.value
+    if x is None or y is None:
+        return Markup()
+    style = ("front-dot" if spot.front else "rest") + (" hollow" if spot.noise else "")
+    parts: list[Markup] = []
+    if not bare:
+        parts += whisker(place, spot.across, down(y), style)
+        if spot.up.low is not None and spot.up.high is not None:
+            parts.append(line(place(x), down(spot.up.low), place(x), down(spot.up.high), f"whisker {style}"))
+    parts.append(dot(place(x), down(y), style))
+    return titled(f"{describe(spot.name, spot.across)}; {describe('U', spot.up)}", *parts)
+
+
+def _labels(spots: Sequence[Spot], place: Placer, down: Down) -> list[Markup]:
+    """Names beside their dots, each where it covers no other name, else left out."""
+    taken: list[tuple[float, float, float, float]] = []
+    parts = []
+    for spot in spots:
+        if spot.across.value is None or spot.up.value is None:
+            continue
+        name = shorten(spot.name, 28)
+        x, y, wide = place.at(spot.across.value) / 100 * NOMINAL, down(spot.up.value), LETTER * len(name)
+        sides = (("start", 11), ("end", -11)) if x < NOMINAL / 2 else (("end", -11), ("start", 11))
+        for dy, (side, dx) in product((-8, 18), sides):
+            left = x + dx if side == "start" else x + dx - wide
+            box = (left, y + dy - 13, left + wide, y + dy + 3)
+            if left < 0 or box[2] > NOMINAL or box[1] < 0 or any(_meet(box, other) for other in taken):
+                continue
+            taken.append(box)
+            parts.append(text(name, place(spot.across.value), y + dy, f"{side} halo name", dx=dx))
+            break
+    return parts
+
+
+def _meet(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+@dataclass(frozen=True)
+class Range:
+    """A drafter's ranks from `low` to `high`, and its own place in the order."""
+
+    name: str
+    low: int
+    high: int
+    place: int
+
+
+def range_plot(uid: str, title: str, desc: str, count: int, ranges: Sequence[Range]) -> Markup:
+    """A row a drafter: its name, and under it a bar over the ranks it may have."""
+    row, top = 40, 4
+    last = max([each.high for each in ranges], default=1)
+    ticks = tuple(float(t) for t in _whole_ticks(last))
+    place = Placer(Axis(f"rank, of {count}", 1.0, ticks), 2, 98)
+    bottom = top + row * len(ranges)
+    body = [line(place(t), top, place(t), bottom, "grid") for t in ticks]
+    body += [text(f"{t:.0f}", place(t), bottom + 18, "middle muted") for t in ticks]
+    body.append(text(place.axis.title, "50%", bottom + 38, "middle muted"))
+    for i, each in enumerate(ranges):
+        y = top + row * i + 16
+        words = f"{each.low}" if each.low == each.high else f"{each.low}–{each.high}"
+        parts = [
+            text(shorten(each.name, 40), "0%", y, "name"),
+            text(words, "100%", y, "end figure"),
+            line(place(each.low), y + 12, place(each.high), y + 12, "range"),
+            dot(place(each.place), y + 12),
+        ]
+        body.append(titled(f"{each.name}: rank {words}", *parts))
+    return svg(uid, title, desc, bottom + 44, body)
+
+
+def _whole_ticks(last: int) -> list[int]:
+    """From 1 to `last`, at most eight whole numbers."""
+    if last <= 8:
+        return list(range(1, max(2, last) + 1))
+    step = next(s * 10**p for p in range(9) for s in (1, 2, 5) if s * 10**p * 6 >= last)
+    return [1, *(tick for tick in range(step, last, step) if 1 < tick <= last - step / 2), last]
+
+
+def row_strip(marks: Sequence[Mark], axis: Axis) -> Markup:
+    """The spread of one row over its languages: a tick each, the worst a diamond. The figures stand beside it."""
+    known = [m for m in marks if m.estimate.value is not None]
+    worst = extremes(marks)[0]
+
+    def x(mark: Mark) -> float:
+        return 6 + 108 * axis.share(mark.estimate.value or 0.0)
+
+    ticks = "".join(f"M{x(m):.4g} 3v10" for m in known if m is not worst)
+    parts = [element("path", d="M6 8h108", class_="rail"), element("path", d=ticks, class_="ticks")]
+    if worst is not None:
+        parts.append(element("path", d=f"M{x(worst):.4g} 3l5 5-5 5-5-5Z", class_="dot worst"))
+    return element("svg", join(parts), class_="spread", width=120, height=16, aria_hidden="true")

@@ -1,7 +1,4 @@
-"""How a folder of pages is exchanged for a new one: whole, or not at all.
-
-Knows names and texts of files. A folder that holds anything but an earlier site is never touched.
-"""
+"""Replaces a folder of pages by a new one: whole, or not at all. A folder of anything else is never touched."""
 
 from __future__ import annotations
 
@@ -11,13 +8,13 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from fairspec_bench.records import FairspecError
+from fairspec_bench.schemas.base import FairspecError
 
 MARKER = ".fairspec-site"  # in a folder that this module made and may therefore replace
 
 
 class SiteError(FairspecError):
-    """The site cannot be built: the message says what to mend."""
+    """The site cannot be built: the message says what to do."""
 
 
 def publish(files: Mapping[str, str], out: Path) -> None:

@@ -1,7 +1,4 @@
-"""A built site served to this machine alone.
-
-Knows HTTP as far as the standard library does. Serves no file outside the site and answers no other machine.
-"""
+"""Serves a built site on this machine only, and no file outside it."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from fairspec_bench.records import FairspecError
+from fairspec_bench.schemas.base import FairspecError
 
 FIRST, MISSING = "index.html", "404.html"
 

@@ -1,22 +1,24 @@
-"""What the pages say about one report: names, figures, rows, pictures.
+"""What the pages show of one report, and of two compared: names, figures, rows, plots.
 
-Knows reports and their words. Knows nothing of HTML files, folders or templates. Rows are sorted by acceptance or by
-name, never by `unfairness`: a drafter equally bad everywhere has none of it.
+Rows are sorted by acceptance or by name, never by `unfairness`: a drafter equally bad everywhere has none of it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from markupsafe import Markup
 
-from fairspec_bench.measure.speed import QUIET
-from fairspec_bench.records import Estimate, ModelConfig, Report, SuiteReport, TaskReport
-from fairspec_bench.site.parts import (
-    NO_DATA,
+from fairspec_bench.engine.drafters.kinds import DRAFTER_KINDS
+from fairspec_bench.metrics.comparison import Comparison, SuiteComparison
+from fairspec_bench.metrics.measure import Definition
+from fairspec_bench.metrics.validity import COMPLETE, DTYPE_DIVERGENCE, FITNESS, SHARES
+from fairspec_bench.models.hub import EMBEDDED
+from fairspec_bench.reporting.svg import (
     Axis,
     Curve,
     Mark,
@@ -24,15 +26,13 @@ from fairspec_bench.site.parts import (
     axis_for,
     estimate_values,
 )
+from fairspec_bench.schemas.config import ModelConfig
+from fairspec_bench.schemas.report import Estimate, Report, SuiteReport, TaskReport
+from fairspec_bench.site.labels import NOTHING, Labels, figure
 from fairspec_bench.site.plots import Both, both_plot, curve_plot, interval_plot, strip_plot
-from fairspec_bench.site.words import NOTHING, Measure, Vocabulary, figure
 
-VALIDITY = ("truncated", "looping", "off_language", "dropped")
-FITNESS = ("verifier_fitness", "drafter_fitness", "verifier_bits_per_byte", "drafter_bits_per_byte")
-DEPARTURE = ("departed_share", "departure_gap", "departure_position")
-TOLERATED = 0.01  # a share of bad answers above this is marked
 SMALL_PARAMETERS = 20_000_000
-EMBEDDED = "embedded:"
+CAUSAL_LMS = {name for name, kind in DRAFTER_KINDS.items() if kind.causal_lm}  # named without their kind
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Run:
         drafter = self.report.config.drafter
         if drafter is None:
             return "no drafter"
-        return drafter.name if drafter.kind == "model" else f"{drafter.kind}: {drafter.name}"
+        return drafter.name if drafter.kind in CAUSAL_LMS else f"{drafter.kind}: {drafter.name}"
 
     @property
     def embedded(self) -> bool:
@@ -64,7 +64,7 @@ class Run:
 
     @property
     def small(self) -> bool:
-        """Whether the pair is evidence about the machinery only."""
+        """Whether the models are toys, too small to say anything of real ones."""
         parameters = self.report.config.verifier.parameters
         return self.embedded or (parameters is not None and parameters < SMALL_PARAMETERS)
 
@@ -80,7 +80,7 @@ class SuiteView:
 
     run: Run
     suite: SuiteReport
-    words: Vocabulary
+    labels: Labels
 
     @cached_property
     def tasks(self) -> list[TaskReport]:
@@ -100,8 +100,8 @@ class SuiteView:
 
     def shortfall(self, name: str) -> str:
         """How many languages a mean or a worst rests on, said only where one lacks data."""
-        known, asked = len(self._known(name)), len(self.suite.tasks)
-        return f"{known} of {asked} languages" if 0 < known < asked else ""
+        known, count = len(self._known(name)), len(self.suite.tasks)
+        return f"{known} of {count} languages" if 0 < known < count else ""
 
     def _known(self, name: str) -> list[float]:
         values = (task.measures.get(name, NOTHING).value for task in self.suite.tasks)
@@ -123,7 +123,7 @@ class SuiteView:
         return [task.language for task in self.suite.tasks]
 
     def acceptance_of(self, language: str) -> Estimate:
-        """The acceptance of one language; no data where this run has not asked it."""
+        """The acceptance of one language; no data where this run does not have it."""
         return next(
             (t.measures.get("acceptance", NOTHING) for t in self.suite.tasks if t.language == language), NOTHING
         )
@@ -137,53 +137,57 @@ class SuiteView:
         return tuple(name for name in FITNESS if self.has(name))
 
     @property
-    def departure(self) -> tuple[str, ...]:
-        """How far texts of a half type are from float32's; nothing where a run did not ask."""
-        return DEPARTURE if self.has(DEPARTURE[0]) else ()
+    def complete(self) -> tuple[str, ...]:
+        """Figures with and without answers that repeat themselves or are cut; none where no answer does."""
+        bad = any(_order(task, name) > 0 for task in self.suite.tasks for name in ("looping", "truncated"))
+        return tuple(name for pair in COMPLETE.items() for name in pair if bad and self.has(name))
+
+    @property
+    def divergence(self) -> tuple[str, ...]:
+        """The measures of divergence from float32; none where the run did not compute them."""
+        return DTYPE_DIVERGENCE if self.has(DTYPE_DIVERGENCE[0]) else ()
 
     def within_noise(self) -> bool:
         """Whether the unfairness could be noise alone: it is within the floor."""
         value, floor = self.across("unfairness").value, self.suite.noise_floor
         return value is not None and floor is not None and value <= floor
 
-    def rank(self, task: TaskReport) -> str:
-        low, high = self.suite.ranks.get(task.task, (0, 0))
-        if not low:
-            return NO_DATA
-        return str(low) if low == high else f"{low}–{high}"
+    def rank(self, task: TaskReport) -> tuple[int, int] | None:
+        """The ranks that the task may have among its suite's."""
+        return self.suite.ranks.get(task.task)
 
-    def validity(self) -> list[tuple[Measure, str, Estimate]]:
-        """The highest share of each validity column, departures too, that is not 0 everywhere, and whose it is."""
+    def validity(self) -> list[tuple[Definition, str, Estimate]]:
+        """Each share of bad or diverged answers that is not 0 everywhere: its highest value, and the language."""
         found = []
-        for name in (*VALIDITY, DEPARTURE[0]):
+        for name in (*SHARES, DTYPE_DIVERGENCE[0]):
             tasks = [task for task in self.suite.tasks if _order(task, name) > 0]
             if tasks:
                 task = max(tasks, key=lambda t: (_order(t, name), t.language))
-                found.append((self.words.measure(name), task.language, task.measures[name]))
+                found.append((self.labels.measure(name), task.language, task.measures[name]))
         return found
 
-    def recorded(self) -> list[Measure]:
-        """Every measure any language carries: in the glossary's order, unknown ones last by name."""
-        order = {name: i for i, name in enumerate(self.words.measures)}
+    def recorded(self) -> list[Definition]:
+        """Every measure that any language has, in the order of the catalogue, unknown ones last by name."""
+        order = {name: i for i, name in enumerate(self.labels.measures)}
         names = {name for task in self.suite.tasks for name in task.measures}
-        return [self.words.measure(name) for name in sorted(names, key=lambda n: (order.get(n, len(order)), n))]
+        return [self.labels.measure(name) for name in sorted(names, key=lambda n: (order.get(n, len(order)), n))]
 
-    def heading(self, measure: Measure) -> str:
+    def heading(self, measure: Definition) -> str:
         """A column's heading. The embedded suite's accuracy is named for what it is."""
         if self.run.embedded and measure.name.endswith("_fitness"):
             return f"{measure.label.split()[0]}, template exact match"
         return measure.heading
 
-    # ------------------------------------------------------------------- pictures
+    # ------------------------------------------------------------------- plots
 
     def marks(self, name: str) -> tuple[Mark, ...]:
         return tuple(
-            Mark(self.words.language(t.language), t.language, t.measures.get(name, NOTHING)) for t in self.tasks
+            Mark(self.labels.language(t.language), t.language, t.measures.get(name, NOTHING)) for t in self.tasks
         )
 
     def interval_plot(self, uid: str, name: str) -> Markup:
         """Dots and intervals of `acceptance` or `speedup` by language."""
-        measure = self.words.measure(name)
+        measure = self.labels.measure(name)
         marks = self.marks(name)
         axis = _axis(measure, marks)
         desc = f"One row a language, best first; the line is the 95 % interval. {self.extremes(name)}"
@@ -215,20 +219,20 @@ class SuiteView:
 
     @property
     def verdict(self) -> bool:
-        """Whether the race of this run says anything: the machine was quiet."""
-        return self.run.report.race_verdict.startswith(f"{QUIET}:")
+        """Whether the clock of this run's race can be trusted."""
+        return self.run.report.race_verdict.quiet
 
     def waits(self) -> tuple[Both, ...]:
-        """What a person waits for one answer without and with the drafter, longest first: seconds, else verifier calls.
+        """The waiting time for one answer without and with the drafter, longest first: seconds, else verifier calls.
 
-        Without a drafter there is a call a token.
+        Without a drafter there is one call per token.
         """
         names = ("seconds_per_answer_autoregressive", "seconds_per_answer")
         first, second = names if self.has(names[1]) else ("tokens_per_answer", "verifier_calls_per_answer")
         ordered = sorted(self.suite.tasks, key=lambda t: (-_order(t, second), t.language))
         return tuple(
             Both(
-                self.words.language(t.language),
+                self.labels.language(t.language),
                 t.measures.get(first, NOTHING),
                 t.measures.get(second, NOTHING),
                 (t.measures.get("speedup", NOTHING).high or math.inf) < 1,
@@ -237,19 +241,24 @@ class SuiteView:
             for t in ordered
         )
 
+    def longest_wait(self) -> Both | None:
+        """The language that waits longest with the drafter, in seconds; None where no time was measured."""
+        known = [each for each in self.waits() if each.second.value is not None]
+        return known[0] if known and self.has("seconds_per_answer") else None
+
     def waits_plot(self, uid: str) -> Markup:
         """Two dots a language: the wait without the drafter and with it."""
         rows = self.waits()
-        seconds = self.has("seconds_per_answer")
-        title = f"What a person waits for one answer, {self.suite.suite}"
+        unit = "seconds" if self.has("seconds_per_answer") else "calls of the verifier"
+        title = f"Waiting time for one answer, {self.suite.suite}"
         desc = "One row a language, longest wait first; a ring without the drafter, a disc with it."
         values = [v for each in rows for e in (each.first, each.second) for v in (e.value, e.high) if v is not None]
-        axis = axis_for("seconds" if seconds else "calls of the verifier", values)
+        axis = axis_for(unit, values)
         return both_plot(uid, title, desc, axis, rows, ("verifier alone", "with the drafter"))
 
     def _curves(self, points: Mapping[str, Mapping[int, Estimate]]) -> tuple[Curve, ...]:
         """A curve for every language, or none at all where no point has a value."""
-        curves = tuple(Curve(self.words.language(t.language), t.language, points[t.task]) for t in self.tasks)
+        curves = tuple(Curve(self.labels.language(t.language), t.language, points[t.task]) for t in self.tasks)
         return curves if estimate_values(curves) else ()
 
     def extremes(self, name: str) -> str:
@@ -257,7 +266,7 @@ class SuiteView:
         if not known:
             return "No data."
         low, high = (pick(known, key=lambda m: m.estimate.value or 0.0) for pick in (min, max))
-        kind = self.words.measure(name).kind
+        kind = self.labels.measure(name).kind
         return (
             f"Highest: {high.name}, {figure(high.estimate.value, kind)}. "
             f"Lowest: {low.name}, {figure(low.estimate.value, kind)}."
@@ -269,15 +278,15 @@ def overview_plot(uid: str, suite: str, views: Sequence[SuiteView]) -> Markup:
     strips = [
         Strip(f"{view.run.name} · γ = {view.run.report.config.gamma}", view.marks("acceptance")) for view in views
     ]
-    desc = "A line a run, a dot a language; the language served worst is a diamond. " + " ".join(
+    desc = "A line a run, a dot a language; the language with the lowest acceptance is a diamond. " + " ".join(
         f"{view.run.name}: {view.extremes('acceptance')}" for view in views
     )
     return strip_plot(uid, f"Acceptance by language of every run, {suite}", desc, axis_for("acceptance", [1.0]), strips)
 
 
-def board(runs: Sequence[Run], words: Vocabulary) -> dict[str, list[SuiteView]]:
+def board(runs: Sequence[Run], labels: Labels) -> dict[str, list[SuiteView]]:
     """The suites by name; in each the runs by verifier, full ones first, then by mean acceptance, highest first."""
-    views = [SuiteView(run, suite, words) for run in runs for suite in run.report.suites]
+    views = [SuiteView(run, suite, labels) for run in runs for suite in run.report.suites]
     views.sort(key=lambda v: (v.suite.suite, v.run.verifier, *_standing(v), v.run.slug))
     suites: dict[str, list[SuiteView]] = {}
     for view in views:
@@ -286,11 +295,11 @@ def board(runs: Sequence[Run], words: Vocabulary) -> dict[str, list[SuiteView]]:
 
 
 def _standing(view: SuiteView) -> tuple[bool, float]:
-    """Where a run stands beside others: a mean that leaves languages out comes after every full one."""
+    """The order of runs: a mean that leaves languages out comes after every full one."""
     return bool(view.shortfall("acceptance")), -_known(view.mean("acceptance").value)
 
 
-def _axis(measure: Measure, marks: Iterable[Mark]) -> Axis:
+def _axis(measure: Definition, marks: Iterable[Mark]) -> Axis:
     if measure.kind == "ratio":
         return axis_for(measure.label.lower(), [1.0])
     title = f"{measure.label.lower()} (dashed: none)"
@@ -304,3 +313,54 @@ def _order(task: TaskReport, name: str) -> float:
 def _known(value: float | None) -> float:
     """The value, or below every value for no data."""
     return -math.inf if value is None else value
+
+
+# --------------------------------------------------------------------------- before and after
+
+
+@dataclass(frozen=True)
+class RunChange:
+    """Two run folders of the board and their comparison, second − first."""
+
+    before: Path
+    after: Path
+    comparison: Comparison
+
+
+@dataclass(frozen=True)
+class ChangeView:
+    """One suite before and after."""
+
+    before: SuiteView
+    after: SuiteView
+    comparison: SuiteComparison
+
+    @property
+    def suite(self) -> str:
+        return self.comparison.suite
+
+    def rows(self) -> Iterator[tuple[str, Estimate, Estimate, Estimate, bool]]:
+        """Language, acceptance before and after, change, and whether it was levelled down; worst before first."""
+        for task in reversed(self.before.tasks):
+            change = self.comparison.differences["acceptance"].get(task.task, NOTHING)
+            fallen = task.task in self.comparison.levelled_down
+            before, after = (view.acceptance_of(task.language) for view in (self.before, self.after))
+            yield task.language, before, after, change, fallen
+
+    def plot(self, uid: str) -> Markup:
+        """Both runs as strips of dots, a dot a language."""
+        strips = [Strip("before", self.before.marks("acceptance")), Strip("after", self.after.marks("acceptance"))]
+        title = f"Acceptance by language before and after, {self.suite}"
+        desc = "Two lines, a dot a language; the language with the lowest acceptance is a diamond."
+        return strip_plot(uid, title, desc, axis_for("acceptance", [1.0]), strips)
+
+
+def change_views(change: RunChange, views: Sequence[SuiteView], folders: Mapping[Path, str]) -> list[ChangeView]:
+    """The suites that both runs have. `folders` gives each run folder's slug."""
+    by_run = {(view.run.slug, view.suite.suite): view for view in views}
+    first, second = (folders.get(path.resolve(), "") for path in (change.before, change.after))
+    return [
+        ChangeView(by_run[first, one.suite], by_run[second, one.suite], one)
+        for one in change.comparison.suites
+        if (first, one.suite) in by_run and (second, one.suite) in by_run
+    ]

@@ -1,6 +1,6 @@
 """Batches of the built-in text for training: problems and stories in all languages, with a chosen mix of languages.
 
-Knows how many of which language a batch holds and which tokens count. Only the `train` split is ever read here.
+Only the `train` split is read here.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from functools import cache
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from fairspec_bench.suite.embedded import LANGUAGES, problem, story
+from fairspec_bench.suites.embedded import LANGUAGES, problem, story
 from fairspec_bench.testbed.tokenizer import EOS_ID, PAD_ID
-from fairspec_bench.testbed.trainer import Batch, Source
+from fairspec_bench.testbed.trainer import Source, TrainingBatch
 
 PROBLEMS = 60_000
 STORIES = 20_000
@@ -25,7 +25,7 @@ _BUCKET = 16
 
 
 def zipf(order: tuple[str, ...], skew: float) -> dict[str, float]:
-    """Shares of languages falling as `rank ** -skew` in the given order; skew 0 is uniform. They sum to 1."""
+    """Shares of languages falling as `rank ** -skew` in this order; skew 0 is uniform. They sum to 1."""
     weights = {language: (rank + 1) ** -skew for rank, language in enumerate(order)}
     return {language: weight / sum(weights.values()) for language, weight in weights.items()}
 
@@ -34,8 +34,8 @@ def tokenizer_texts(each: int = 400) -> Iterator[str]:
     """Problems and stories of every language, for training a tokenizer."""
     for language in LANGUAGES:
         for k in range(each):
-            told = problem(language, k, "train")
-            yield told.question + told.solution
+            one = problem(language, k, "train")
+            yield one.question + one.solution
             if k < each // 2:
                 tale = story(language, k, "train")
                 yield tale.opening + tale.continuation
@@ -47,8 +47,8 @@ def document(tokenizer: PreTrainedTokenizerFast, language: str, k: int, is_story
         tale = story(language, k, "train")
         prompt, rest = tale.opening, tale.continuation
     else:
-        told = problem(language, k, "train")
-        prompt, rest = told.question, told.solution
+        one = problem(language, k, "train")
+        prompt, rest = one.question, one.solution
     head, tail = tokenizer([prompt, rest]).input_ids
     return [*head, *tail, EOS_ID], len(head)
 
@@ -79,7 +79,7 @@ def source(
         rng.shuffle(parts)
         return parts
 
-    def at(step: int) -> Batch:
+    def at(step: int) -> TrainingBatch:
         number, place = divmod(step, _BUCKET)
         if place == 0:
             bucket.cache_clear()
@@ -88,7 +88,7 @@ def source(
     return at
 
 
-def pad(documents: list[tuple[list[int], int]]) -> Batch:
+def pad(documents: list[tuple[list[int], int]]) -> TrainingBatch:
     """Documents as ids [B, L] and weights [B, L]: the prompt counts `PROMPT_WEIGHT`, the rest 1, padding 0."""
     longest = max(len(ids) for ids, _ in documents)
     ids = torch.full((len(documents), longest), PAD_ID)

@@ -1,8 +1,7 @@
 """Makes verifier/drafter pairs with a known language imbalance: the embedded pair and pairs on a user's own text.
 
-Knows the recipes (sizes, schedules, seeds, mixes) and how a finished model is saved. The embedded pair's weights lie
-beside this file in `pair/`; `python -m fairspec_bench.testbed.pair OUT` makes the pair again, `… OUT tiny` a small one
-for tests, `… OUT balanced` a drafter that serves all languages alike.
+The embedded pair's weights lie in `models/embedded/`; `python -m fairspec_bench.testbed.pair OUT` makes the pair again,
+`… OUT tiny` a small one for tests, `… OUT balanced` a drafter of equal shares.
 """
 
 from __future__ import annotations
@@ -11,26 +10,31 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from importlib.resources import files
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from fairspec_bench.records import write_atomic
+from fairspec_bench.models.checkpoint import save_model
+from fairspec_bench.schemas.base import Record, Sha256
+from fairspec_bench.schemas.io import write_atomic
+from fairspec_bench.schemas.resumable import resumable
 from fairspec_bench.testbed.corpus import source, tokenizer_texts, zipf
 from fairspec_bench.testbed.text import packed_source, read_texts
 from fairspec_bench.testbed.tokenizer import train_tokenizer
 from fairspec_bench.testbed.trainer import Schedule, Shape, Source, build, train
 
 Say = Callable[[str], None]
+PLAN, RECIPE, STATE = "training-plan.json", "recipe.json", ".training.pt"
+BUILT_IN_TEXT = "built in, split train"
 ORDER = ("en", "zh", "es", "de", "fr", "ru", "ja", "th", "bn", "sw", "te")
 """Languages from most to least training text, roughly as on the web: the order along which a drafter is skewed."""
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ModelRecipe:
     """How one model is trained: `skew` is the exponent of the Zipf mix over `ORDER`, 0 for equal shares."""
 
     shape: Shape
@@ -40,74 +44,83 @@ class Recipe:
     seed: int
 
 
+class TrainingPlan(Record):
+    """Everything that decides a model's weights; another plan in the same folder is refused.
+
+    `order` is of languages from most to least text, `text` what was read: `BUILT_IN_TEXT` or a hash.
+    """
+
+    recipe: ModelRecipe
+    positions: int
+    text: str
+    order: tuple[str, ...]
+    tokenizer_sha256: Sha256
+
+
 @dataclass(frozen=True)
 class PairRecipe:
     """A pair and its shared tokenizer's size and number of positions."""
 
     vocabulary: int
     positions: int
-    verifier: Recipe
-    drafter: Recipe
+    verifier: ModelRecipe
+    drafter: ModelRecipe
 
 
 EMBEDDED = PairRecipe(
     vocabulary=2048,
     positions=512,
-    verifier=Recipe(Shape(192, 6, 4, 2, 64, 512), Schedule(100, 3400, 1600, 0.03, 6e-3), 32, 0.0, 0),
-    drafter=Recipe(Shape(128, 1, 2, 2, 64, 352), Schedule(20, 110, 70, 0.03, 6e-3), 32, 2.0, 1),
+    verifier=ModelRecipe(Shape(192, 6, 4, 2, 64, 512), Schedule(100, 3400, 1600, 0.03, 6e-3), 32, 0.0, 0),
+    drafter=ModelRecipe(Shape(128, 1, 2, 2, 64, 352), Schedule(20, 110, 70, 0.03, 6e-3), 32, 2.0, 1),
 )
-"""The pair that ships: see `pair/` and docs/results/embedded-pair.md for what it was measured to do."""
+"""The pair that ships: see `models/embedded/` and docs/results/embedded-pair.md for what it was measured to do."""
 
 TINY = PairRecipe(
     vocabulary=1024,
     positions=512,
-    verifier=Recipe(Shape(64, 2, 2, 1, 32, 128), Schedule(10, 60, 50, 0.03, 6e-3), 16, 0.0, 0),
-    drafter=Recipe(Shape(64, 1, 2, 1, 32, 128), Schedule(10, 30, 20, 0.03, 6e-3), 16, 2.0, 1),
+    verifier=ModelRecipe(Shape(64, 2, 2, 1, 32, 128), Schedule(10, 60, 50, 0.03, 6e-3), 16, 0.0, 0),
+    drafter=ModelRecipe(Shape(64, 1, 2, 1, 32, 128), Schedule(10, 30, 20, 0.03, 6e-3), 16, 2.0, 1),
 )
 """Half a minute of one core, for tests: it writes the language and does no arithmetic."""
 
 BALANCED = replace(EMBEDDED.drafter, schedule=Schedule(20, 380, 200, 0.03, 6e-3), skew=0.0, seed=7)
-"""A drafter for the embedded verifier that serves all languages alike: there, unfairness must not be found."""
+"""A drafter for the embedded verifier, trained on equal shares: a check that no unfairness is found."""
 
 TEXT_SCALES = {
     "tiny": PairRecipe(
         vocabulary=2048,
         positions=8192,
-        verifier=Recipe(Shape(128, 4, 4, 2, 32, 352), Schedule(10, 70, 40, 0.02, 4e-3), 2, 0.0, 0),
-        drafter=Recipe(Shape(128, 1, 4, 2, 32, 352), Schedule(10, 40, 30, 0.02, 4e-3), 2, 0.0, 1),
+        verifier=ModelRecipe(Shape(128, 4, 4, 2, 32, 352), Schedule(10, 70, 40, 0.02, 4e-3), 2, 0.0, 0),
+        drafter=ModelRecipe(Shape(128, 1, 4, 2, 32, 352), Schedule(10, 40, 30, 0.02, 4e-3), 2, 0.0, 1),
     ),
     "small": PairRecipe(
         vocabulary=4096,
         positions=8192,
-        verifier=Recipe(Shape(192, 6, 6, 2, 32, 512), Schedule(30, 500, 270, 0.02, 4e-3), 2, 0.0, 0),
-        drafter=Recipe(Shape(128, 1, 4, 2, 32, 352), Schedule(20, 250, 130, 0.02, 4e-3), 2, 0.0, 1),
+        verifier=ModelRecipe(Shape(192, 6, 6, 2, 32, 512), Schedule(30, 500, 270, 0.02, 4e-3), 2, 0.0, 0),
+        drafter=ModelRecipe(Shape(128, 1, 4, 2, 32, 352), Schedule(20, 250, 130, 0.02, 4e-3), 2, 0.0, 1),
     ),
 }
 TRAIN_LENGTH = 4096
 """Tokens in one packed training sequence of real text: long enough for 8-shot prompts in every language."""
 
 
-def embedded_pair() -> tuple[Path, Path]:
-    """The folders of the embedded verifier and drafter, as every machine has them."""
-    root = Path(str(files(__package__))) / "pair"
-    return root / "verifier", root / "drafter"
-
-
 def train_embedded(out: Path, recipe: PairRecipe = EMBEDDED, say: Say = print) -> tuple[Path, Path]:
-    """Train a pair on the built-in text into `out/verifier` and `out/drafter`; a stopped training goes on."""
+    """Train a pair on the built-in text into `out/verifier` and `out/drafter`. Resumable."""
     tokenizer = train_tokenizer(tokenizer_texts(), recipe.vocabulary, recipe.positions)
 
-    def batches(member: Recipe) -> Source:
+    def batches(member: ModelRecipe) -> Source:
         return source(tokenizer, zipf(ORDER, member.skew), member.batch, member.seed)
 
-    return _train_pair(out, recipe, tokenizer, batches, {"text": "built in, split train"}, say)
+    return _train_pair(out, recipe, tokenizer, batches, BUILT_IN_TEXT, ORDER, say)
 
 
 def train_balanced(folder: Path, say: Say = print) -> None:
-    """Train the drafter `BALANCED` for the embedded verifier into `folder`; a stopped training goes on."""
-    tokenizer = train_tokenizer(tokenizer_texts(), EMBEDDED.vocabulary, EMBEDDED.positions)
-    batches = source(tokenizer, zipf(ORDER, BALANCED.skew), BALANCED.batch, BALANCED.seed)
-    _train_member(folder, BALANCED, tokenizer, EMBEDDED.positions, batches, {"text": "built in, split train"}, say)
+    """Train the drafter `BALANCED` for the embedded verifier into `folder`. Resumable."""
+    recipe = replace(EMBEDDED, drafter=BALANCED)
+    tokenizer = train_tokenizer(tokenizer_texts(), recipe.vocabulary, recipe.positions)
+    plan = _plan(recipe, BALANCED, tokenizer, BUILT_IN_TEXT, ORDER)
+    mix = zipf(ORDER, BALANCED.skew)
+    train_model(folder, plan, tokenizer, lambda: source(tokenizer, mix, BALANCED.batch, BALANCED.seed), say)
 
 
 def train_on_text(
@@ -115,7 +128,8 @@ def train_on_text(
 ) -> tuple[Path, Path]:
     """Train a pair on a folder of `<language>.txt`; the drafter's shares of the languages fall as `rank ** -skew`.
 
-    Ranks follow `ORDER`, unlisted languages after it in alphabetical order. Raises `FairspecError` for unusable text.
+    Ranks follow `ORDER`, unlisted languages after it in alphabetical order. Resumable. Raises `FairspecError` for
+    unusable text, and where `out` holds a pair of another recipe or text.
     """
     texts = read_texts(text)
     recipe = TEXT_SCALES[scale]
@@ -128,56 +142,80 @@ def train_on_text(
     documents = [document for language in order for document in texts.train[language]]
     tokenizer = train_tokenizer(documents, recipe.vocabulary, recipe.positions)
 
-    def batches(member: Recipe) -> Source:
+    def batches(member: ModelRecipe) -> Source:
         return packed_source(texts, tokenizer, zipf(order, member.skew), TRAIN_LENGTH, member.batch, member.seed)
 
-    return _train_pair(out, recipe, tokenizer, batches, {"text_sha256": texts.sha256, "order": list(order)}, say)
+    return _train_pair(out, recipe, tokenizer, batches, f"sha256:{texts.sha256}", order, say)
 
 
 def _train_pair(
     out: Path,
     recipe: PairRecipe,
     tokenizer: PreTrainedTokenizerFast,
-    batches: Callable[[Recipe], Source],
-    facts: dict[str, object],
+    batches: Callable[[ModelRecipe], Source],
+    text: str,
+    order: tuple[str, ...],
     say: Say,
 ) -> tuple[Path, Path]:
     folders = out / "verifier", out / "drafter"
     for folder, member in zip(folders, (recipe.verifier, recipe.drafter), strict=True):
-        _train_member(folder, member, tokenizer, recipe.positions, batches(member), facts, say)
+        plan = _plan(recipe, member, tokenizer, text, order)
+        train_model(folder, plan, tokenizer, partial(batches, member), say)
     return folders
 
 
-def _train_member(
+def _plan(
+    recipe: PairRecipe, member: ModelRecipe, tokenizer: PreTrainedTokenizerFast, text: str, order: tuple[str, ...]
+) -> TrainingPlan:
+    sha256 = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
+    return TrainingPlan(recipe=member, positions=recipe.positions, text=text, order=order, tokenizer_sha256=sha256)
+
+
+def train_model(
     folder: Path,
-    member: Recipe,
+    plan: TrainingPlan,
     tokenizer: PreTrainedTokenizerFast,
-    positions: int,
-    batches: Source,
-    facts: dict[str, object],
+    batches: Callable[[], Source],
     say: Say,
-) -> None:
-    """One model of a pair, unless it is there."""
-    if (folder / "recipe.json").exists():
-        return
-    model = build(member.shape, len(tokenizer), positions, member.seed)
-    checkpoint = folder.parent / f".{folder.name}.pt"
-    train(model, batches, member.schedule, checkpoint=checkpoint, say=_prefixed(folder.name, say))
-    save(model, tokenizer, folder, {"recipe": asdict(member), "torch": torch.__version__, **facts})
-    checkpoint.unlink(missing_ok=True)
+) -> Sha256:
+    """Train and save one model, unless it is there; `recipe.json`, written last, says how it was made.
 
+    Args:
+        folder: a new folder, or one that this plan began.
+        plan: everything that decides the weights.
+        tokenizer: saved beside them.
+        batches: makes the source of batches, if there is anything to train.
+        say: called with a line of progress.
 
-def _prefixed(name: str, say: Say) -> Say:
-    return lambda line: say(f"{name}: {line}")
+    Returns:
+        The SHA-256 of the weights' file.
+
+    Raises:
+        FairspecError: `folder` holds another training.
+    """
+    with resumable(folder, PLAN, plan, what="training"):
+        if not (folder / RECIPE).exists():
+            member, checkpoint = plan.recipe, folder / STATE
+            model = build(member.shape, len(tokenizer), plan.positions, member.seed)
+            train(
+                model,
+                batches(),
+                member.schedule,
+                checkpoint=checkpoint,
+                every=max(1, min(100, member.schedule.steps // 10)),
+                say=lambda line: say(f"{folder.name}: {line}"),
+            )
+            save(model, tokenizer, folder, {**plan.model_dump(mode="json"), "torch": torch.__version__})
+            checkpoint.unlink(missing_ok=True)
+    return str(json.loads((folder / RECIPE).read_text(encoding="utf-8"))["weights_sha256"])
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path, facts: dict[str, object]) -> None:
-    """Save in bfloat16 safetensors with the tokenizer; `recipe.json`, written last, says how it was made."""
-    folder.mkdir(parents=True, exist_ok=True)
-    model.to(torch.bfloat16).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    """Save in bfloat16 safetensors with the tokenizer; `recipe.json` gets the facts and the hash of the weights."""
+    model.to(torch.bfloat16)
+    save_model(model, tokenizer, folder)
     weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    write_atomic(folder / "recipe.json", json.dumps({**facts, "weights_sha256": weights}, indent=1) + "\n")
+    write_atomic(folder / RECIPE, json.dumps({**facts, "weights_sha256": weights}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Batches of real text for training: any folder of `<language>.txt`, split by document, packed to long sequences.
 
-Knows how lines make documents and documents make packed sequences. With a `DOCUMENT_IDS.tsv` beside the texts (one id
+With a `DOCUMENT_IDS.tsv` beside the texts (one id
 a line, as in NTREX) lines of one id are one document in every language; without it a blank line ends a document, and a
 file without blank lines is cut into documents of 20 lines. Held-out documents are never trained on.
 """
@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from fairspec_bench.records import FairspecError
+from fairspec_bench.schemas.base import FairspecError
 from fairspec_bench.testbed.tokenizer import EOS_ID
-from fairspec_bench.testbed.trainer import Batch, Source
+from fairspec_bench.testbed.trainer import Source, TrainingBatch
 
 MAX_FILE_BYTES = 256 * 2**20
 LINES_A_DOCUMENT = 20
@@ -68,7 +68,7 @@ def packed_source(
         for language, documents in texts.train.items()
     }
 
-    def at(step: int) -> Batch:
+    def at(step: int) -> TrainingBatch:
         rng = random.Random(f"{seed}/{step}")
         rows = []
         for language in rng.choices(list(mix), list(mix.values()), k=batch):

@@ -1,6 +1,6 @@
-"""Trains a small byte-level BPE tokenizer on given text.
+"""Trains a small byte-level BPE tokenizer.
 
-Knows: digits are single tokens (so that arithmetic has one form) and combining marks stay with their letters (the usual
+Digits are single tokens (so that arithmetic has one form) and combining marks stay with their letters (the usual
 GPT-2 pattern splits Indic words at every vowel sign). Any text round-trips, through bytes where need be.
 """
 

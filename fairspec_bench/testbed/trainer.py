@@ -1,28 +1,28 @@
 """Trains one small causal language model from a source of batches, resumably.
 
-Knows models, optimisers and schedules. Knows nothing of languages, problems or text: a source is a function from the
-step's number to a batch, so that a stopped training goes on with the very batches it would have seen.
+A source is a function from the step's number to a batch, so that a resumed training gets the batches it would have had.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from fairspec_bench.models.checkpoint import load_checkpoint, save_checkpoint
 from fairspec_bench.testbed.muon import Muon
 from fairspec_bench.testbed.tokenizer import EOS_ID, PAD_ID
 
-Batch = tuple[Tensor, Tensor]
+TrainingBatch = tuple[Tensor, Tensor]
 """Token ids [B, L] int64 and the weight [B, L] float32 of predicting each; weight 0 marks padding."""
-Source = Callable[[int], Batch]
+Source = Callable[[int], TrainingBatch]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Steps and rates: warm-up, a constant stretch, then a linear decay. Muon moves the matrices, AdamW the rest."""
+    """Steps and rates: warm-up, constant, then linear decay. Muon moves the matrices, AdamW the rest."""
 
     warmup: int
     constant: int
@@ -102,10 +102,21 @@ def train(
 ) -> LlamaForCausalLM:
     """Train `model` in place by weighted cross-entropy and return it in eval mode.
 
-    With `checkpoint`, the state is kept there every `every` steps (atomically) and a stopped training goes on from it.
+    The state is written to `checkpoint` every `every` steps; a training whose state is there resumes. Raises
+    `FairspecError` for a state that is damaged or cannot be written.
     """
     steppers = optimisers(model, schedule)
-    first = _restore(checkpoint, model, steppers)
+    first = 0
+
+    def restore(state: dict[str, Any]) -> None:
+        nonlocal first
+        model.load_state_dict(state["model"])
+        for stepper, kept in zip(steppers, state["optimisers"], strict=True):
+            stepper.load_state_dict(kept)
+        first = int(state["step"])
+
+    if checkpoint is not None:
+        load_checkpoint(checkpoint, restore)
     model.train()
     started, seen = time.monotonic(), 0
     for step in range(first, schedule.steps):
@@ -123,7 +134,10 @@ def train(
         if (step + 1) % every == 0 or step + 1 == schedule.steps:
             rate_now = seen / (time.monotonic() - started)
             say(f"step {step + 1}/{schedule.steps} loss {loss.item():.4f} {rate_now:.0f} tokens/s")
-            _keep(checkpoint, model, steppers, step + 1)
+            if checkpoint is not None:
+                optimiser_states = [stepper.state_dict() for stepper in steppers]
+                state = {"step": step + 1, "model": model.state_dict(), "optimisers": optimiser_states}
+                save_checkpoint(checkpoint, state)
     return model.eval()
 
 
@@ -135,23 +149,3 @@ def weighted_loss(model: LlamaForCausalLM, ids: Tensor, weights: Tensor) -> Tens
     losses = functional.cross_entropy(logits, ids[:, 1:][wanted], reduction="none")
     weight = weights[:, 1:][wanted]
     return (losses * weight).sum() / weight.sum()
-
-
-def _keep(path: Path | None, model: LlamaForCausalLM, steppers: list[torch.optim.Optimizer], step: int) -> None:
-    if path is None:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    state = {"step": step, "model": model.state_dict(), "optimisers": [s.state_dict() for s in steppers]}
-    half = path.with_suffix(".part")
-    torch.save(state, half)
-    os.replace(half, path)
-
-
-def _restore(path: Path | None, model: LlamaForCausalLM, steppers: list[torch.optim.Optimizer]) -> int:
-    if path is None or not path.exists():
-        return 0
-    state = torch.load(path, weights_only=True)
-    model.load_state_dict(state["model"])
-    for stepper, kept in zip(steppers, state["optimisers"], strict=True):
-        stepper.load_state_dict(kept)
-    return int(state["step"])

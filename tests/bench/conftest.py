@@ -11,8 +11,8 @@ import pytest
 import torch
 from pace import Row
 
-from fairspec_bench.records import write_atomic
-from fairspec_bench.score.environment import describe
+from fairspec_bench.schemas.io import write_atomic
+from fairspec_bench.scoring.environment import describe
 
 ROWS = pytest.StashKey[list[Row]]()
 READING = "## Aims missed, and why"

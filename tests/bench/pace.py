@@ -25,19 +25,19 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from fairspec_bench.codec import Codec
-from fairspec_bench.engine.drafters import ModelDrafter, OracleDrafter
-from fairspec_bench.engine.drafting import Drafter
-from fairspec_bench.engine.loop import Decoder, Request, as_request
-from fairspec_bench.engine.model import Model, load_model, wrap
-from fairspec_bench.records import Backend, Rule
-from fairspec_bench.suite.tasks import load_suite
-from fairspec_bench.testbed.pair import embedded_pair
+from fairspec_bench.engine.drafters.base import Drafter
+from fairspec_bench.engine.drafters.model import ModelDrafter
+from fairspec_bench.engine.drafters.oracle import OracleDrafter
+from fairspec_bench.engine.speculative import Decoder, Request, as_request
+from fairspec_bench.models.codec import Codec
+from fairspec_bench.models.model import Model, load_model, wrap
+from fairspec_bench.schemas.config import Backend, SamplingParams
+from fairspec_bench.suites.suite import load_suite
 
 Met = Literal["yes", "no", "open"]
 ROUNDS = 9
 GAMMA = 4
-GREEDY = Rule()
+GREEDY = SamplingParams()
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,10 @@ class Pair:
     @cached_property
     def texts(self) -> dict[str, tuple[int, ...]]:
         if self.scripted:
-            told = _random_requests(len(self.requests), self.requests[0].cap, 1, self.verifier.vocab_size, seed=8)
-            return {request.key: text.ids for request, text in zip(self.requests, told, strict=True)}
+            generated = _random_requests(
+                len(self.requests), self.requests[0].max_new_tokens, 1, self.verifier.vocab_size, seed=8
+            )
+            return {request.key: text.ids for request, text in zip(self.requests, generated, strict=True)}
         return {row.key: row.ids for row in self.decoder(None).decode(self.requests)}
 
     @cached_property
@@ -132,7 +134,7 @@ class Pair:
         return OracleDrafter(self.acceptance, self.verifier, drafter, self.texts)
 
     def decoder(self, drafter: Drafter | None, gamma: int = GAMMA, batch_size: int = 1) -> Decoder:
-        return Decoder(self.verifier, drafter, rule=GREEDY, gamma=gamma, batch_size=batch_size, seed=0)
+        return Decoder(self.verifier, drafter, sampling=GREEDY, gamma=gamma, batch_size=batch_size, seed=0)
 
     def decode(self, decoder: Decoder) -> None:
         """Every prompt, which must come out as it should."""
@@ -164,7 +166,7 @@ class Pair:
     def assisted(self) -> None:
         """`generate(assistant_model=…)`, prompt by prompt."""
         for request in self.requests:
-            self.__dict__["told"] = self._drafts[request.key]
+            self.__dict__["drafts"] = self._drafts[request.key]
             self._require(request, self.stock.generate(**self._asked(request), assistant_model=self.assistant))
 
     @cached_property
@@ -182,7 +184,7 @@ class Pair:
         slot = int(out.past_key_values.get_seq_length())  # type: ignore[attr-defined]
         logits = out.logits  # type: ignore[attr-defined]
         logits[:, -1] = -1e4
-        logits[:, -1, self.__dict__["told"].get(slot, 0)] = 1e4
+        logits[:, -1, self.__dict__["drafts"].get(slot, 0)] = 1e4
 
     def _asked(self, request: Request) -> dict[str, object]:
         ids = torch.tensor([request.ids], device=self.stock.device)
@@ -197,7 +199,7 @@ class Pair:
             "input_ids": ids,
             "attention_mask": torch.ones_like(ids),
             "do_sample": False,
-            "max_new_tokens": request.cap,
+            "max_new_tokens": request.max_new_tokens,
             "pad_token_id": 0,
             "logits_processor": LogitsProcessorList([impose] if self.scripted else []),
         }
@@ -216,15 +218,14 @@ def _stock(model: Model) -> PreTrainedModel:
 @cache
 def embedded(backend: Backend, languages: tuple[str, ...] = ("en", "te"), count: int = 3) -> Pair:
     """The built-in pair on its own suite."""
-    folders = embedded_pair()
-    verifier, small = (load_model(str(folder), backend=backend) for folder in folders)
-    codec = Codec(str(folders[0]))
+    verifier, small = (load_model(f"embedded:{name}", backend=backend) for name in ("verifier", "drafter"))
+    codec = Codec("embedded:verifier")
     prompts = load_suite("embedded_math", languages=languages, limit=count).prompts
     return Pair("embedded", verifier, small, tuple(as_request(codec.encode(prompt)) for prompt in prompts))
 
 
 @cache
-def middling(backend: Backend, layers: tuple[int, int] = (12, 2), count: int = 2, cap: int = 40) -> Pair:
+def middling(backend: Backend, layers: tuple[int, int] = (12, 2), count: int = 2, max_new_tokens: int = 40) -> Pair:
     """A random Llama of 12 layers of 512 and one of 2 layers of 128; an oracle at .8."""
 
     def llama(layers: int, width: int) -> Model:
@@ -246,7 +247,7 @@ def middling(backend: Backend, layers: tuple[int, int] = (12, 2), count: int = 2
         )
         return wrap(LlamaForCausalLM(config), f"{layers} × {width}", backend=backend)
 
-    requests = _random_requests(count, 40, cap, 4096)
+    requests = _random_requests(count, 40, max_new_tokens, 4096)
     return Pair("12 × 512, oracle .8", llama(layers[0], 512), llama(layers[1], 128), requests, acceptance=0.8)
 
 
@@ -291,7 +292,7 @@ def shaped_like_qwen(
     device: str,
     layers: tuple[int, int] | None = None,
     vocabulary: int = QWEN_VOCABULARY,
-    cap: int = 256,
+    max_new_tokens: int = 256,
 ) -> Pair:
     """Qwen2.5-3B with 0.5B in shapes; an oracle."""
     verifier, small = (
@@ -302,13 +303,15 @@ def shaped_like_qwen(
         f"3B/0.5B shapes, oracle {acceptance:g}",
         verifier,
         small,
-        _random_requests(2, 256, cap, vocabulary),
+        _random_requests(2, 256, max_new_tokens, vocabulary),
         acceptance=acceptance,
         scripted=True,
     )
 
 
-def _random_requests(count: int, length: int, cap: int, vocabulary: int, seed: int = 3) -> tuple[Request, ...]:
+def _random_requests(
+    count: int, length: int, max_new_tokens: int, vocabulary: int, seed: int = 3
+) -> tuple[Request, ...]:
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(1, vocabulary, (count, length), generator=generator).tolist()
-    return tuple(Request(f"p{i}", tuple(prompt), cap, i) for i, prompt in enumerate(ids))
+    return tuple(Request(f"p{i}", tuple(prompt), max_new_tokens, i) for i, prompt in enumerate(ids))

@@ -1,6 +1,6 @@
 """A full run rehearsed on a CPU: all of MGSM, a vocabulary of real size, models too small to matter.
 
-    python tests/bench/rehearsal.py [--limit N] [--cap 24] [--work DIR] [--out docs/results]
+    python tests/bench/rehearsal.py [--limit N] [--max_new_tokens 24] [--work DIR] [--out docs/results]
 
 Makes a pair of random weights with the embedded pair's tokenizer (so that prompts are real ids) and an embedding of
 151,936 rows, as Qwen2.5 has (so that logits are of real size), then plans, runs, reports and checks as a submission,
@@ -35,7 +35,7 @@ def main() -> None:
     """Rehearse and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--limit", type=int, help="only the first N prompts of each language")
-    parser.add_argument("--cap", type=int, default=24, help="most output tokens")
+    parser.add_argument("--max_new_tokens", type=int, default=24, help="most output tokens")
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--work", type=Path, help="folder to work in, kept; default: a temporary one")
@@ -57,12 +57,21 @@ def main() -> None:
 
 def rehearse(work: Path, asked: argparse.Namespace) -> dict[str, Any]:
     """All steps in `work`; → what each took and what came of them."""
-    from fairspec_bench.score.environment import describe
+    from fairspec_bench.scoring.environment import describe
 
     resumed = (work / "run").exists()
     if not (work / "verifier").exists():
         save_pair(work)
-    options = ["--suite", SUITE, "--num_fewshot", str(SHOTS), "--cap", str(asked.cap), "--race_rounds", "0"]
+    options = [
+        "--suite",
+        SUITE,
+        "--num_fewshot",
+        str(SHOTS),
+        "--max_new_tokens",
+        str(asked.max_new_tokens),
+        "--race_rounds",
+        "0",
+    ]
     options += ["--batch_size", str(asked.batch_size)] + (["--limit", str(asked.limit)] if asked.limit else [])
     pair = ["verifier", "drafter", *options]
     fairspec = [sys.executable, "-m", "fairspec_bench"]
@@ -96,7 +105,7 @@ def save_pair(root: Path) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from fairspec_bench import face
+    from fairspec_bench.models.hub import locate
 
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -119,7 +128,7 @@ def save_pair(root: Path) -> None:
         for weight in drafter.parameters():
             if weight.dim() > 1:
                 weight += NOISE * weight.std() * torch.randn_like(weight)
-    source = Path(str(face.embedded("embedded:verifier")))
+    source = locate("embedded:verifier").folder
     for model, name in ((verifier, "verifier"), (drafter, "drafter")):
         model.save_pretrained(root / name)
         for file in source.glob("tokenizer*.json"):
@@ -150,12 +159,12 @@ def measured(command: Sequence[str], work: Path, threads: int) -> dict[str, Any]
 
 def check(work: Path) -> None:
     """The run as a track of its own and a submission to it, packed and checked. Exit status 1 for a refusal."""
-    from fairspec_bench import desk
+    import fairspec_bench as fb
 
     tracks, folder = work / "tracks", work / "submissions" / "rehearsal"
     tracks.mkdir()
-    desk.new_track(work / "run", "rehearsal", title="Rehearsal", about="Of a full run.", folder=tracks)
-    told: dict[str, Any] = {
+    fb.new_track(work / "run", "rehearsal", title="Rehearsal", about="Of a full run.", folder=tracks)
+    description: dict[str, Any] = {
         "name": "Rehearsal",
         "description": "Random weights.",
         "authors": ("nobody",),
@@ -166,9 +175,9 @@ def check(work: Path) -> None:
         "repo": "drafter",
         "files": {path.name: path for path in (work / "drafter").iterdir()},
     }
-    desk.submit_new(folder, "rehearsal", run=work / "run", tracks=tracks, **told)
-    desk.submit_pack(folder)
-    verdict = desk.submit_check(folder, keep=False, tracks=tracks)
+    fb.submit_new(folder, "rehearsal", run=work / "run", tracks=tracks, **description)
+    fb.submit_pack(folder)
+    verdict = fb.submit_check(folder, keep=False, tracks=tracks)
     print(*map(str, verdict.findings[:5]), "accepted" if verdict.ok else "refused", sep="\n")
     raise SystemExit(0 if verdict.ok else 1)
 

@@ -20,18 +20,22 @@ import torch
 from pace import GAMMA, GREEDY, ROUNDS, Pair, Row, embedded, in_turn, met, middling, ratios, row, seconds
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from fairspec_bench.codec import Codec
-from fairspec_bench.engine.backends import BACKENDS, Compiled
-from fairspec_bench.engine.batch import Batch, Clock
-from fairspec_bench.engine.loop import Decoded, Decoder, Request, as_request
-from fairspec_bench.engine.model import Rows
-from fairspec_bench.records import Backend, Trace
-from fairspec_bench.score import run as running
-from fairspec_bench.score.prepare import Ask, ModelAsk, prepare
-from fairspec_bench.score.replay import replay
-from fairspec_bench.score.run import run
-from fairspec_bench.suite.tasks import load_suite
-from fairspec_bench.testbed.pair import embedded_pair
+from fairspec_bench.engine.backends.compiled import CompiledSteps
+from fairspec_bench.engine.backends.registry import step_runner
+from fairspec_bench.engine.batch import Batch
+from fairspec_bench.engine.clock import Clock
+from fairspec_bench.engine.speculative import Decoded, Decoder, Request, as_request
+from fairspec_bench.metrics.speed import race_sentence
+from fairspec_bench.models.codec import Codec
+from fairspec_bench.models.model import Rows
+from fairspec_bench.schemas.config import Backend
+from fairspec_bench.schemas.lines import Reference
+from fairspec_bench.schemas.options import ModelSpec, RunOptions
+from fairspec_bench.scoring import stages
+from fairspec_bench.scoring.prepare import prepare
+from fairspec_bench.scoring.replay import replay
+from fairspec_bench.scoring.run import run
+from fairspec_bench.suites.suite import load_suite
 
 Take = Callable[[Row], None]
 BACKEND: Backend = "compile"
@@ -94,11 +98,11 @@ def forward(batch: Batch, rows: Rows, slot: torch.Tensor, tokens: torch.Tensor, 
 def test_time_outside_the_forwards(benchmark: BenchmarkFixture, take: Take, note: Callable[[str], None]) -> None:
     pair = embedded(BACKEND)
     decoder = pair.decoder(pair.drafter)
-    decoder.make_room(pair.requests)
-    bench = decoder.bench
-    assert bench is not None
-    steps = Compiled(Clock(torch.device("cpu"), exact=False))
-    small = bench.drafting.rows  # type: ignore[attr-defined]
+    decoder.reserve(pair.requests)
+    state = decoder.state
+    assert state is not None
+    steps = CompiledSteps(Clock(torch.device("cpu"), exact=False))
+    small = state.drafter.rows  # type: ignore[attr-defined]
     one, two, more = (torch.full((1, n), 9) for n in (1, 2, GAMMA + 1))
 
     def passes(request: Request, blocks: int) -> float:
@@ -108,11 +112,11 @@ def test_time_outside_the_forwards(benchmark: BenchmarkFixture, take: Take, note
 
         def run() -> None:
             for at in places:
-                bench.batch.view = min(bench.slots, BACKENDS[BACKEND].slots(int(at) + GAMMA + 1))
-                steps.run("draft_first", forward, bench.batch, small, two, at - 1)
+                state.batch.view = min(state.slots, step_runner(BACKEND).slots(int(at) + GAMMA + 1))
+                steps.run(forward, state.batch, small, two, at - 1)
                 for number in range(GAMMA - 1):
-                    steps.run("draft_next", forward, bench.batch, small, one, at + number)
-                steps.run("verify", forward, bench.batch, bench.rows, more, at)
+                    steps.run(forward, state.batch, small, one, at + number)
+                steps.run(forward, state.batch, state.verifier, more, at)
 
         return seconds(run) * 1e9
 
@@ -133,12 +137,14 @@ def test_time_outside_the_forwards(benchmark: BenchmarkFixture, take: Take, note
         outside = [1 - alone / whole for (_, alone), whole in zip(rounds, spent, strict=True)]
         done = [row for made, _ in rounds for row in made]
         blocks, whole = sum(len(row.blocks) for row in done), sum(spent)
-        shares = {name: sum(getattr(row.pieces, f"{name}_ns") for row in done) for name in PIECES}
+        shares = {name: sum(getattr(row.step_times, f"{name}_ns") for row in done) for name in PIECES}
         note("| piece | ms per block | share |\n|---|---|---|")
         for name, share in shares.items():
             note(f"| {PIECES[name]} | {share / blocks / 1e6:.3f} | {share / whole:.1%} |")
         note(f"| of these, the models' passes run alone | | {1 - statistics.median(outside):.1%} |")
-        host = [sum(row.pieces.rest_ns for row in made) / each for (made, _), each in zip(rounds, spent, strict=True)]
+        host = [
+            sum(row.step_times.rest_ns for row in made) / each for (made, _), each in zip(rounds, spent, strict=True)
+        ]
         return [
             row(
                 "time outside the model forwards per block, embedded pair",
@@ -166,11 +172,10 @@ PIECES = {
 # --------------------------------------------------------------------------- whole runs
 
 
-def asked(languages: tuple[str, ...], limit: int, **more: object) -> Ask:
-    verifier, drafter = map(str, embedded_pair())
-    return Ask(
-        ModelAsk("verifier", verifier),
-        ModelAsk("drafter", drafter),
+def asked(languages: tuple[str, ...], limit: int, **more: object) -> RunOptions:
+    return RunOptions(
+        ModelSpec("verifier", "embedded:verifier"),
+        ModelSpec("drafter", "embedded:drafter"),
         ("embedded_math",),
         languages=languages,
         limit=limit,
@@ -192,7 +197,9 @@ def test_measured_over_predicted(benchmark: BenchmarkFixture, take: Take) -> Non
             assert predicted.value
             value = found.value / predicted.value
             low, high = ((edge or found.value) / predicted.value for edge in (found.low, found.high))
-            detail = f"{found.value:.2f} measured, {predicted.value:.2f} predicted; {report.race_verdict}"
+            detail = (
+                f"{found.value:.2f} measured, {predicted.value:.2f} predicted; {race_sentence(report.race_verdict)}"
+            )
             what = f"measured ÷ predicted speed-up, embedded pair, {task.language}"
             rows.append(Row(what, "0.9 to 1.1", value, low, high, met(low, high, 0.9, 1.1), detail))
         return rows
@@ -213,7 +220,7 @@ def test_batch_of_eight(benchmark: BenchmarkFixture, take: Take) -> None:
         tokens = sum(map(len, pair.texts.values()))
         speed = {size: tokens / statistics.median(each) for size, each in found.items()}
         detail = (
-            f"{speed['8']:.0f} against {speed['1']:.0f} tok/s; no realignment copies (tests/engine/test_rowcache.py)"
+            f"{speed['8']:.0f} against {speed['1']:.0f} tok/s; no realignment copies (tests/models/test_kv_cache.py)"
         )
         return [
             row("speculative throughput, batch 8 ÷ batch 1, embedded pair", 3, ratios(found, "1", "8"), detail=detail)
@@ -224,20 +231,21 @@ def test_batch_of_eight(benchmark: BenchmarkFixture, take: Take) -> None:
 
 def test_one_more_drafter(benchmark: BenchmarkFixture, take: Take) -> None:
     """On stored references of 11 languages × 20 prompts × 96 tokens, against decoding with it, prompt by prompt."""
-    suite = load_suite("embedded_math", limit=20, cap=96)
-    codec = Codec(str(embedded_pair()[0]))
+    suite = load_suite("embedded_math", limit=20, max_new_tokens=96)
+    codec = Codec("embedded:verifier")
     encoded = [codec.encode(prompt) for prompt in suite.prompts]
     pair = Pair("embedded", embedded(BACKEND).verifier, embedded(BACKEND).small, tuple(map(as_request, encoded)))
     made = pair.decoder(None, batch_size=20).decode(pair.requests)
     done = {row.key: row for row in made}
-    traces = [
-        Trace(key=e.key, prompt_sha=e.sha, ids=done[e.key].ids, finish=done[e.key].finish, shard="s") for e in encoded
+    references = [
+        Reference(key=e.key, prompt_sha=e.sha, ids=done[e.key].ids, finish=done[e.key].finish, chunk="s")
+        for e in encoded
     ]
     live = pair.decoder(pair.drafter)
 
     def stored() -> None:
-        given = {"rule": GREEDY, "seed": 0, "batch_size": 20, "shard": "s"}
-        assert len(list(replay(pair.verifier, pair.drafter, encoded, traces, **given))) == len(encoded)
+        given = {"sampling": GREEDY, "seed": 0, "batch_size": 20, "chunk": "s"}
+        assert len(list(replay(pair.verifier, pair.drafter, encoded, references, **given))) == len(encoded)
 
     def measure() -> list[Row]:
         # Both are of the same 220 prompts; a live pass takes minutes: it is timed on a twentieth, another each time.
@@ -280,7 +288,7 @@ def test_harness_overhead(benchmark: BenchmarkFixture, take: Take, monkeypatch: 
 
         return called
 
-    for owner, name in ((Decoder, "decode"), (running, "replay"), (running, "target_nats")):
+    for owner, name in ((Decoder, "decode"), (stages, "replay"), (stages, "target_nats")):
         monkeypatch.setattr(owner, name, timed(getattr(owner, name)))
 
     def whole() -> float:
@@ -309,17 +317,17 @@ def resident(which):
 def numbers(tensors):
     return sum(t.numel() * t.element_size() for t in tensors)
 
-pair = pace.middling("eager", cap=8)
+pair = pace.middling("eager", max_new_tokens=8)
 both = pair.decoder(pair.drafter, batch_size=8)
 list(pair.decoder(pair.drafter).decode(pair.requests, pair.texts))  # what libraries keep for themselves is there
 weights = numbers([*pair.verifier.hf.parameters(), *pair.small.hf.parameters()])
 requests = pace._random_requests(8, 1900, 100, 4096)
-texts = {{request.key: (1,) * request.cap for request in requests}}
+texts = {{request.key: (1,) * request.max_new_tokens for request in requests}}
 before = resident("VmRSS")
 Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
 list(both.decode(requests, texts))
 added = resident("VmHWM") - before
-rows = (both.bench.rows, both.bench.drafting.payer.rows)
+rows = (both.state.verifier, both.state.drafter.payer.rows)
 print(weights, numbers([t for r in rows for layer in r.cache.layers for t in (layer.keys, layer.values)]), added)
 """
 

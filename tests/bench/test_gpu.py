@@ -15,7 +15,7 @@ import torch
 from pace import GAMMA, Pair, Row, in_turn, ratios, row, seconds, shaped_like_qwen
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from fairspec_bench.engine.model import Model
+from fairspec_bench.models.model import Model
 
 Take = Callable[[Row], None]
 Make = Callable[[float], Pair]
@@ -53,8 +53,8 @@ def against_the_bandwidth(make: Make, rounds: int) -> list[Row]:
     decoders = {"plain": pair.decoder(None)}
     for acceptance in (0.6, 0.8):
         for gamma in (3, 5):
-            told = make(acceptance)
-            decoders[f"α = {acceptance}, γ = {gamma}"] = told.decoder(told.drafter, gamma)
+            made = make(acceptance)
+            decoders[f"α = {acceptance}, γ = {gamma}"] = made.decoder(made.drafter, gamma)
 
     def spent(name: str) -> float:
         """Seconds of all blocks, prefills apart."""
@@ -121,10 +121,11 @@ def test_on_a_gpu(measure: Callable[[Make, int], list[Row]], benchmark: Benchmar
         take(each)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measure", MEASURES)
 def test_the_same_rows_in_small(measure: Callable[[Make, int], list[Row]]) -> None:
     """Two layers and 512 ids on a CPU, blocks recorded by the rehearsal: every row comes out a positive number."""
-    first = shaped_like_qwen(0.8, "graph", "cpu", layers=(2, 1), vocabulary=512, cap=6)
+    first = shaped_like_qwen(0.8, "graph", "cpu", layers=(2, 1), vocabulary=512, max_new_tokens=6)
     rows = measure(lambda acceptance: first if acceptance == 0.8 else replace(first, acceptance=acceptance), 1)
     assert rows
     assert all(each.value > 0 for each in rows)

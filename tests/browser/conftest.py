@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,6 @@ from fairspec_bench.site.board import Entry
 from fairspec_bench.site.build import build_site
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "tests" / "site"))
 
 import board_sample  # noqa: E402
 from site_sample import report, run_folder  # noqa: E402
@@ -38,7 +36,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every kind of page: committed runs, and a board of submissions ranked, audited, mended, raced and refused."""
+    """Every kind of page: committed runs, and a board of submissions ranked, audited, fine-tuned, raced and refused."""
     runs = [path.parent for path in sorted((ROOT / "docs" / "results").glob("ntrex-*/run.json"))]
     audited = board_sample.entry("audited", 6, raced=True)
     assert audited.verified is not None

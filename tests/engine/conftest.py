@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from fairspec_bench.engine.model import wrap
+from fairspec_bench.models.model import wrap
 
 assert wrap.__kwdefaults__ is not None
 wrap.__kwdefaults__["backend"] = os.environ.get("FAIRSPEC_TEST_BACKEND", "eager")

@@ -9,13 +9,19 @@ import pytest
 import torch
 from tiny_models import VOCAB, family, noised, prompts, requests, stock
 
-from fairspec_bench.engine.backends import Plain
-from fairspec_bench.engine.batch import Batch, Clock
-from fairspec_bench.engine.drafters import LookupDrafter, ModelDrafter, ModelFile, OracleDrafter, load_drafter, lookup
-from fairspec_bench.engine.drafting import FILE, MAX_FILE_BYTES, kind_of
-from fairspec_bench.engine.loop import Request, decode
-from fairspec_bench.engine.model import wrap
-from fairspec_bench.records import FairspecError, Rule, write_record
+from fairspec_bench.engine.backends.eager import EagerSteps
+from fairspec_bench.engine.batch import Batch
+from fairspec_bench.engine.clock import Clock
+from fairspec_bench.engine.drafters.base import FILE, MAX_FILE_BYTES, kind_of
+from fairspec_bench.engine.drafters.lookup import LookupDrafter, lookup
+from fairspec_bench.engine.drafters.model import ModelDrafter, ModelFile
+from fairspec_bench.engine.drafters.oracle import OracleDrafter
+from fairspec_bench.engine.drafters.registry import load_drafter
+from fairspec_bench.engine.speculative import Request, decode
+from fairspec_bench.models.model import wrap
+from fairspec_bench.schemas.base import FairspecError
+from fairspec_bench.schemas.config import SamplingParams
+from fairspec_bench.schemas.io import write_record
 
 VERIFIER = wrap(family("llama", eos_token_id=None), "verifier")
 SHAKY = noised(VERIFIER, 0.15)
@@ -42,21 +48,24 @@ def test_lookup_drafts_are_those_of_each_prefix() -> None:
     (request,) = requests([[9, 8, 9, 8, 10]], 5)
     text = [9, 8, 9, 8, 10]
     want = [slow_lookup([*request.ids, *text[: i + 1]], 3) for i in range(4)]
-    guess = LookupDrafter().read([request], [text], seed=0).piece(0, 4)
-    assert guess.ids.tolist() == [want]
-    assert guess.scores is None
+    drafts = LookupDrafter().read([request], [text], seed=0).piece(0, 4)
+    assert drafts.ids.tolist() == [want]
+    assert drafts.scores is None
 
 
 @pytest.mark.parametrize("acceptance", [0.0, 0.6, 1.0])
 def test_oracle_is_right_as_often_as_set(acceptance: float) -> None:
     asked = requests(prompts(40, 3, 8), 60)
-    text = {done.key: done.ids for done in decode(VERIFIER, None, asked, rule=Rule(), gamma=0, batch_size=40, seed=0)}
+    text = {
+        done.key: done.ids
+        for done in decode(VERIFIER, None, asked, sampling=SamplingParams(), gamma=0, batch_size=40, seed=0)
+    }
     oracle = OracleDrafter(acceptance, VERIFIER)
     drafts = oracle.read(asked, [text[request.key] for request in asked], seed=4).piece(0, 59).ids.flatten().tolist()
     tokens = [token for request in asked for token in text[request.key][1:]]
     hits = [draft == token for draft, token in zip(drafts, tokens, strict=True)]
     assert abs(sum(hits) / len(hits) - acceptance) <= 3.3 * (acceptance * (1 - acceptance) / len(hits)) ** 0.5
-    done = decode(VERIFIER, oracle, asked, rule=Rule(), gamma=3, batch_size=40, seed=4, reference=text)
+    done = decode(VERIFIER, oracle, asked, sampling=SamplingParams(), gamma=3, batch_size=40, seed=4, reference=text)
     blocks = [block for row in done for block in row.blocks]
     tested = sum(min(block.emitted, 3) for block in blocks)
     rate = sum(block.accepted for block in blocks) / tested
@@ -65,14 +74,24 @@ def test_oracle_is_right_as_often_as_set(acceptance: float) -> None:
 
 def test_a_paying_oracle_drafts_the_same_and_runs_forwards() -> None:
     asked = requests(prompts(4, 3, 8), 10)
-    text = {done.key: done.ids for done in decode(VERIFIER, None, asked, rule=Rule(), gamma=0, batch_size=4, seed=0)}
-    options = {"rule": Rule(), "gamma": 3, "batch_size": 1, "seed": 0, "reference": text, "exact_times": True}
+    text = {
+        done.key: done.ids
+        for done in decode(VERIFIER, None, asked, sampling=SamplingParams(), gamma=0, batch_size=4, seed=0)
+    }
+    options = {
+        "sampling": SamplingParams(),
+        "gamma": 3,
+        "batch_size": 1,
+        "seed": 0,
+        "reference": text,
+        "exact_times": True,
+    }
     free, paid = (
         {row.key: row for row in decode(VERIFIER, OracleDrafter(0.5, VERIFIER, payer), asked, **options)}
         for payer in (None, ModelDrafter(noised(VERIFIER, 0.1), VERIFIER))
     )
     assert all(free[key].blocks == paid[key].blocks for key in text)
-    assert all(free[key].pieces.draft_first == 0 < paid[key].pieces.draft_first for key in text)
+    assert all(free[key].step_times.draft_first == 0 < paid[key].step_times.draft_first for key in text)
 
 
 # --------------------------------------------------------------------------- a temperature of its own, by group
@@ -94,11 +113,14 @@ def test_own_temperatures_divide_the_logits_of_their_rows() -> None:
     logits = stock(VERIFIER)(torch.tensor([ids])).logits[0, -1].detach()
     rows = torch.tensor([[*ids, *[0] * 9]] * 4)
     ones = torch.ones(4, dtype=torch.long)
-    batch = Batch(rows, 8 * ones, 9 * ones, 5 * ones, ones, None, 18, Rule(temperature=0.7), 0, VERIFIER.vocab_size)
+    batch = Batch(
+        rows, 8 * ones, 9 * ones, 5 * ones, ones, torch.zeros(4, 18, 2), None, 18, SamplingParams(temperature=0.7), 0,
+        VERIFIER.vocab_size,
+    )  # fmt: skip
     drafting = drafter.begin(4, 18)
     for row, request in enumerate(asked):
         drafting.prefill(row, request, 0, None)
-    log_q = drafting.propose(batch, 1, Plain(Clock(VERIFIER.device, False))).log_q
+    log_q = drafting.propose(batch, 1, EagerSteps(Clock(VERIFIER.device, False))).log_q
     shorter = [replace(request, ids=request.ids[:-1]) for request in asked]
     scores = drafter.read(shorter, [ids[-1:] * 2] * 4, seed=0).piece(0, 1).scores
     assert log_q is not None
@@ -110,7 +132,7 @@ def test_own_temperatures_divide_the_logits_of_their_rows() -> None:
 
 def test_a_greedy_draft_has_no_temperature() -> None:
     asked = [replace(request, group="s/m") for request in requests(prompts(8, 3, 8), 12)]
-    options = {"rule": Rule(), "gamma": 3, "batch_size": 4, "seed": 0}
+    options = {"sampling": SamplingParams(), "gamma": 3, "batch_size": 4, "seed": 0}
     plain, tempered = (
         {row.key: (row.ids, row.blocks) for row in decode(VERIFIER, drafter, asked, **options)}
         for drafter in (
@@ -151,7 +173,7 @@ def test_temperatures_lie_beside_the_weights(tmp_path: Path) -> None:
 def test_refused_in_one_line() -> None:
     other = wrap(family("llama", vocab_size=VOCAB + 1), "other")
     oracle, asked = OracleDrafter(0.5, VERIFIER), requests([[9]], 3)
-    options = {"rule": Rule(), "batch_size": 1, "seed": 0}
+    options = {"sampling": SamplingParams(), "batch_size": 1, "seed": 0}
     refused = {
         "vocabulary": lambda: ModelDrafter(other, VERIFIER),
         "temperature": lambda: ModelDrafter(VERIFIER, VERIFIER, temperature=0.0),
@@ -174,13 +196,13 @@ def test_refused_in_one_line() -> None:
 def test_padded_vocabularies_share_a_tokenizer() -> None:
     """Embeddings of different sizes, one tokenizer: q is cut or padded to the verifier's ids and nothing is lost."""
     asked = requests(prompts(6, 3, 8), 12)
-    for rule in (Rule(), Rule(temperature=1.0)):
+    for sampling in (SamplingParams(), SamplingParams(temperature=1.0)):
         for size in (VOCAB - 3, VOCAB + 5):
             verifier = wrap(family("llama", eos_token_id=None), "verifier", vocabulary="same")
             drafter = ModelDrafter(wrap(family("llama", 1, vocab_size=size), "padded", vocabulary="same"), verifier)
-            done = decode(verifier, drafter, asked, rule=rule, gamma=2, batch_size=6, seed=0)
+            done = decode(verifier, drafter, asked, sampling=sampling, gamma=2, batch_size=6, seed=0)
             got = {row.key: row.ids for row in done}
             assert all(0 <= token < VOCAB for ids in got.values() for token in ids)
-            if rule.greedy:
-                alone = decode(verifier, None, asked, rule=rule, gamma=0, batch_size=6, seed=0)
+            if sampling.greedy:
+                alone = decode(verifier, None, asked, sampling=sampling, gamma=0, batch_size=6, seed=0)
                 assert got == {row.key: row.ids for row in alone}

@@ -11,17 +11,20 @@ import pytest
 import torch
 from tiny_models import WINDOW, counted, family, generate, noised, prompts, requests, stock
 
-from fairspec_bench.engine import loop
-from fairspec_bench.engine.accept import Verdict
-from fairspec_bench.engine.drafters import LookupDrafter, ModelDrafter, OracleDrafter
-from fairspec_bench.engine.drafting import Drafter
-from fairspec_bench.engine.loop import Decoded, decode
-from fairspec_bench.engine.model import Model, Rows, wrap
-from fairspec_bench.engine.rowcache import RowCache
-from fairspec_bench.records import Backend, Rule
+from fairspec_bench.engine import speculative
+from fairspec_bench.engine.acceptance import AcceptResult
+from fairspec_bench.engine.drafters.base import Drafter
+from fairspec_bench.engine.drafters.lookup import LookupDrafter
+from fairspec_bench.engine.drafters.model import ModelDrafter
+from fairspec_bench.engine.drafters.oracle import OracleDrafter
+from fairspec_bench.engine.ending import ending
+from fairspec_bench.engine.speculative import Decoded, decode
+from fairspec_bench.models.kv_cache import RowCache
+from fairspec_bench.models.model import Model, Rows, wrap
+from fairspec_bench.schemas.config import Backend, SamplingParams
 
 CAP = 10
-GREEDY = Rule()
+GREEDY = SamplingParams()
 PROMPTS = prompts(64, 3, 2 * WINDOW + 6)
 FAMILIES = ("llama", "qwen2", "gemma3", "gpt2")
 KINDS = ("model", "lookup", "oracle", "ngram")
@@ -63,13 +66,13 @@ def drafter(kind: str, name: str) -> Drafter | None:
 def run(
     name: str, kind: str, batch: int, count: int = 64, backend: Backend = "eager", **changes: object
 ) -> list[Decoded]:
-    options = {"rule": GREEDY, "gamma": 3, "batch_size": batch, "seed": 0, **changes}
+    options = {"sampling": GREEDY, "gamma": 3, "batch_size": batch, "seed": 0, **changes}
     asked = options.pop("requests", None) or requests(PROMPTS[:count], CAP)
     decoded = {done.key: done for done in decode(verifier(name, backend), drafter(kind, name), asked, **options)}
     return [decoded[f"p{i}"] for i in range(count)]
 
 
-@pytest.mark.parametrize("backend", ["eager", "graph"])
+@pytest.mark.parametrize("backend", ["eager", pytest.param("graph", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_row_is_the_verifiers_own(name: str, backend: Backend) -> None:
     want = wanted(name)
@@ -96,6 +99,7 @@ def test_further_families(name: str, backend: Backend) -> None:
     assert (verifier(name).hf.config._attn_implementation == "eager") is (name == "gemma2")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "kind"), [("llama", "model"), ("gemma3", "model")])
 def test_compiled_steps(name: str, kind: str) -> None:
     """Kinds of layers, drafted by a model and not; rows that come and go; other lengths than were compiled for."""
@@ -110,15 +114,15 @@ def test_from_one_token_to_the_last_position_and_any_gamma(backend: Backend) -> 
     model = model if backend == "eager" else replace(model, backend=backend)
     lengths = (1, 2, 40, 90, 120, 126, 3, 1)
     asked = [
-        loop.Request(f"p{i}", tuple(prompts(1, length, length, seed=i)[0]), 128 - length if i < 6 else 1 + i, i)
+        speculative.Request(f"p{i}", tuple(prompts(1, length, length, seed=i)[0]), 128 - length if i < 6 else 1 + i, i)
         for i, length in enumerate(lengths)
     ]
     hf = stock(model)
-    want = {request.key: generate(hf, list(request.ids), request.cap) for request in asked}
+    want = {request.key: generate(hf, list(request.ids), request.max_new_tokens) for request in asked}
     assert {len(ids) for ids in want.values()} >= {127, 126, 88, 38, 8, 2}
     shaky = ModelDrafter(noised(model, 0.02), model)
     for kind, gamma, batch in [(shaky, 1, 8), (shaky, 16, 3), (LookupDrafter(), 64, 8), (None, 0, 8)]:
-        done = decode(model, kind, asked, rule=GREEDY, gamma=gamma, batch_size=batch, seed=0)
+        done = decode(model, kind, asked, sampling=GREEDY, gamma=gamma, batch_size=batch, seed=0)
         assert {row.key: row.ids for row in done} == want, (gamma, batch)
 
 
@@ -143,26 +147,32 @@ def test_stop_inside_an_accepted_block() -> None:
 
 def test_finish_names_what_came_first() -> None:
     endings = {
-        (5, 3, None): (3, "cap"),
+        (5, 3, None): (3, "length"),
         (2, 3, None): (2, None),
         (5, 9, 2): (2, "stop"),
         (5, 9, 5): (4, "eos"),
         (5, 4, 5): (4, "eos"),
         (5, 3, 3): (3, "stop"),
     }
-    for (count, room, keep), want in endings.items():
+    for (count, most, keep), want in endings.items():
         ids = [1, 1, 1, 9, 9][:count]
         stop = None if keep is None else (lambda seen, keep=keep: keep if keep <= len(seen) else None)
-        assert loop.ending(ids, 0, room, stop, frozenset({9})) == want
+        assert ending(ids, 0, most, stop, frozenset({9})) == want
 
 
-@pytest.mark.parametrize("rule", [Rule(temperature=1.0), Rule(temperature=0.7, top_k=20, top_p=0.9)])
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        SamplingParams(temperature=1.0),
+        pytest.param(SamplingParams(temperature=0.7, top_k=20, top_p=0.9), marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("kind", ["model", "lookup", "ngram"])
-def test_neither_batch_nor_order_nor_backend_changes_a_result(rule: Rule, kind: str) -> None:
+def test_neither_batch_nor_order_nor_backend_changes_a_result(sampling: SamplingParams, kind: str) -> None:
     asked = requests(PROMPTS[:16], CAP)
     shuffled = random.Random(0).sample(asked, len(asked))
-    alone = run("gpt2", kind, 1, 16, rule=rule, requests=asked)
-    compiled = [("compile", 8, asked)] if (kind, rule.top_k) == ("model", 20) else []
+    alone = run("gpt2", kind, 1, 16, sampling=sampling, requests=asked)
+    compiled = [("compile", 8, asked)] if (kind, sampling.top_k) == ("model", 20) else []
     for backend, batch, order in [
         ("eager", 3, asked),
         ("eager", 8, shuffled),
@@ -170,18 +180,18 @@ def test_neither_batch_nor_order_nor_backend_changes_a_result(rule: Rule, kind: 
         ("graph", 16, asked[::-1]),
         *compiled,
     ]:
-        other = run("gpt2", kind, batch, 16, backend, rule=rule, requests=order)
+        other = run("gpt2", kind, batch, 16, backend, sampling=sampling, requests=order)
         assert [(row.ids, row.finish, row.blocks) for row in other] == [
             (row.ids, row.finish, row.blocks) for row in alone
         ]
 
 
 def test_seed_and_stream_change_a_sample() -> None:
-    rule = Rule(temperature=1.0)
-    one, other = (run("gpt2", "none", 8, 8, rule=rule, seed=seed) for seed in (0, 1))
+    sampling = SamplingParams(temperature=1.0)
+    one, other = (run("gpt2", "none", 8, 8, sampling=sampling, seed=seed) for seed in (0, 1))
     assert all(a.ids != b.ids for a, b in zip(one, other, strict=True))
-    same = [loop.Request(f"p{i}", tuple(PROMPTS[0]), CAP, stream) for i, stream in enumerate((5, 5, 6))]
-    a, b, c = run("gpt2", "none", 3, 3, rule=rule, requests=same)
+    same = [speculative.Request(f"p{i}", tuple(PROMPTS[0]), CAP, stream) for i, stream in enumerate((5, 5, 6))]
+    a, b, c = run("gpt2", "none", 3, 3, sampling=sampling, requests=same)
     assert a.ids == b.ids != c.ids
 
 
@@ -213,13 +223,13 @@ def _future_visible(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def _one_more_accepted(monkeypatch: pytest.MonkeyPatch) -> str:
-    verify = loop.verify_greedy
+    accept = speculative.accept_greedy
 
-    def planted(draft: torch.Tensor, target: torch.Tensor) -> Verdict:
-        accepted, token = verify(draft, target)
-        return Verdict((accepted + 1).clamp_max(draft.shape[1]), token)
+    def planted(draft: torch.Tensor, target: torch.Tensor) -> AcceptResult:
+        accepted, token = accept(draft, target)
+        return AcceptResult((accepted + 1).clamp_max(draft.shape[1]), token)
 
-    monkeypatch.setattr(loop, "verify_greedy", planted)
+    monkeypatch.setattr(speculative, "accept_greedy", planted)
     return "llama"
 
 

@@ -1,4 +1,4 @@
-"""The n-gram drafter: its law against dictionaries, its groups, its size, its files and what is refused of them."""
+"""The n-gram drafter: its distribution against dictionaries, its groups, size and files, and what is refused."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import VOCAB, family
 
-from fairspec_bench.engine import ngram
 from fairspec_bench.engine.batch import Request
-from fairspec_bench.engine.drafters import load_drafter
-from fairspec_bench.engine.drafting import FILE, kind_of
-from fairspec_bench.engine.model import wrap
-from fairspec_bench.engine.ngram import TABLES, NgramDrafter, Tables, fit, load_tables
-from fairspec_bench.records import FairspecError
+from fairspec_bench.engine.drafters import ngram
+from fairspec_bench.engine.drafters.base import FILE, kind_of
+from fairspec_bench.engine.drafters.ngram import TABLES, NgramDrafter, Tables, fit, load_tables
+from fairspec_bench.engine.drafters.registry import load_drafter
+from fairspec_bench.models.model import wrap
+from fairspec_bench.schemas.base import FairspecError
 
 SIZE = 11
 Text = tuple[str, list[int], list[int]]
@@ -36,7 +36,7 @@ def made_up(seed: int, groups: Sequence[str] = ("s/a", "s/b", "c"), count: int =
 
 def slow_law(texts: Sequence[Text], groups: set[str], order: int, before: Sequence[int]) -> list[float]:
     """Witten–Bell by the letter, from dictionaries of whole contexts."""
-    law = [1 / SIZE] * SIZE
+    distribution = [1 / SIZE] * SIZE
     for length in range(order):
         if length > len(before):
             break
@@ -51,16 +51,16 @@ def slow_law(texts: Sequence[Text], groups: set[str], order: int, before: Sequen
         )
         if seen:
             total, kinds = sum(seen.values()), len(seen)
-            law = [(seen[x] + kinds * law[x]) / (total + kinds) for x in range(SIZE)]
-    return law
+            distribution = [(seen[x] + kinds * distribution[x]) / (total + kinds) for x in range(SIZE)]
+    return distribution
 
 
 def law_after(tables: Tables, group: str, contexts: Sequence[Sequence[int]]) -> torch.Tensor:
-    """The tables' law after whole texts, as one row of many times."""
-    ids = [[ngram.NOBODY] * 9 + list(context) for context in contexts]
+    """The tables' distribution after whole texts, as one row of many times."""
+    ids = [[ngram.NO_TOKEN] * 9 + list(context) for context in contexts]
     window = torch.tensor([[row[len(row) - tables.order + 1 :] if tables.order > 1 else [] for row in ids]])
     root = tables.root(group)
-    return tables.law(torch.tensor([root]), tables.unigrams(root)[None], window.long())[0]
+    return tables.distribution(torch.tensor([root]), tables.unigrams(root)[None], window.long())[0]
 
 
 def largest_error(texts: Sequence[Text], order: int) -> float:
@@ -127,7 +127,7 @@ def test_a_planted_bug_is_seen(plant: object, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_large_vocabulary_needs_no_table_of_it() -> None:
-    """V = 150,000, batch 50: what is kept grows with the texts, and one step gives a law for every row."""
+    """V = 150,000, batch 50: what is kept grows with the texts, and one step gives a distribution for every row."""
     rng = random.Random(0)
     size = 150_000
     texts = [
@@ -140,10 +140,10 @@ def test_a_large_vocabulary_needs_no_table_of_it() -> None:
     roots = [tables.root(str(i % 12)) for i in range(50)]
     unigrams = torch.stack([tables.unigrams(root) for root in roots])
     window = torch.tensor([[texts[i][2][7:11]] for i in range(50)])
-    law = tables.law(torch.tensor(roots), unigrams, window)
-    assert law.shape == (50, 1, size)
-    torch.testing.assert_close(law.sum(-1), torch.ones(50, 1), rtol=0, atol=1e-4)
-    assert bool((law > 0).all())
+    distribution = tables.distribution(torch.tensor(roots), unigrams, window)
+    assert distribution.shape == (50, 1, size)
+    torch.testing.assert_close(distribution.sum(-1), torch.ones(50, 1), rtol=0, atol=1e-4)
+    assert bool((distribution > 0).all())
 
 
 # --------------------------------------------------------------------------- files
@@ -217,7 +217,7 @@ DAMAGE = {
     "of a wrong type": lambda folder: _retold(folder, "keys.1", lambda x: x[:-1]),
     "out of order": lambda folder: _retold(folder, "keys.3", lambda x: x.flip(0)),
     "a group without a token": lambda folder: _retold(folder, "counts.1", lambda x: x * 0),
-    "vouches for": lambda folder: _retold(folder, "counts.3", lambda x: x + 1),
+    "whose hash is in its json": lambda folder: _retold(folder, "counts.3", lambda x: x + 1),
     "not the bytes": lambda folder: _rewritten(folder, groups=["p", "q", "r"]),
     "named twice": lambda folder: _rewritten(folder, groups=["p", "p", "r"]),
     "not the tables": lambda folder: _rewritten(folder, order=2),

@@ -1,4 +1,4 @@
-"""Sampling through `decode` and a real model: the law of the tokens, and the law of the acceptances."""
+"""Sampling through `decode` and a real model: the distribution of tokens, and that of acceptances."""
 
 from __future__ import annotations
 
@@ -14,25 +14,27 @@ from scipy import stats
 from tiny_models import family, noised, prompts, stock
 from torch import Tensor
 
-from fairspec_bench.engine import accept, drafters, drafting
+from fairspec_bench.engine import acceptance
 from fairspec_bench.engine.batch import Batch
-from fairspec_bench.engine.drafters import ModelDrafter
-from fairspec_bench.engine.drafting import References
-from fairspec_bench.engine.loop import Request, decode
-from fairspec_bench.engine.model import Model, wrap
-from fairspec_bench.engine.ngram import NgramDrafter, fit
-from fairspec_bench.engine.noise import Purpose
-from fairspec_bench.engine.rule import log_probs
-from fairspec_bench.records import Backend, Rule
+from fairspec_bench.engine.drafters import base
+from fairspec_bench.engine.drafters import model as model_drafter
+from fairspec_bench.engine.drafters.model import ModelDrafter
+from fairspec_bench.engine.drafters.ngram import NgramDrafter, fit
+from fairspec_bench.engine.queue import ReferenceIds
+from fairspec_bench.engine.rng import Purpose
+from fairspec_bench.engine.sampling import log_probs
+from fairspec_bench.engine.speculative import Request, decode
+from fairspec_bench.models.model import Model, wrap
+from fairspec_bench.schemas.config import Backend, SamplingParams
 
 SMALL, CAP, ROWS, FEWER = 6, 201, 1_000, 300
-PLAIN = Rule(temperature=1.0)
+PLAIN = SamplingParams(temperature=1.0)
 SEEDS = 32
 
 
 @cache
 def short_sighted() -> tuple[Model, ModelDrafter]:
-    """One layer that sees two tokens: what comes next depends on them alone, so every position repeats one law."""
+    """One layer that sees two tokens: what comes next depends on them alone, so all positions have one distribution."""
     shape = {
         "vocab_size": SMALL,
         "hidden_size": 16,
@@ -49,13 +51,13 @@ def short_sighted() -> tuple[Model, ModelDrafter]:
 
 
 @cache
-def conditional(rule: Rule) -> Tensor:
+def conditional(sampling: SamplingParams) -> Tensor:
     """p(c | a, b) float64 [a, b, c] from plain passes over all pairs."""
     hf = stock(short_sighted()[0])
     pairs = torch.cartesian_prod(torch.arange(SMALL), torch.arange(SMALL))
     with torch.no_grad():
         logits = hf(pairs).logits[:, -1]
-    return log_probs(logits, rule).exp().double().reshape(SMALL, SMALL, SMALL)
+    return log_probs(logits, sampling).exp().double().reshape(SMALL, SMALL, SMALL)
 
 
 @cache
@@ -70,7 +72,7 @@ def tables() -> NgramDrafter:
     """Counted on texts of another seed, and of too low an order."""
     verifier, _ = short_sighted()
     asked = [Request(str(i), (i % SMALL, i // SMALL % SMALL), 60, 10_000 + i) for i in range(100)]
-    made = decode(verifier, None, asked, rule=PLAIN, gamma=0, batch_size=100, seed=1)
+    made = decode(verifier, None, asked, sampling=PLAIN, gamma=0, batch_size=100, seed=1)
     return NgramDrafter(fit([(("even", "odd")[int(row.key) % 2], (), row.ids) for row in made], SMALL, 2), verifier)
 
 
@@ -103,7 +105,7 @@ DRAFTERS = {
 }
 
 
-def transitions_pvalue(rule: Rule, rows: int, name: str = "model", backend: Backend = "eager") -> float:
+def transitions_pvalue(sampling: SamplingParams, rows: int, name: str = "model", backend: Backend = "eager") -> float:
     """χ² of (two tokens before, token) over all contexts of `rows` samples of 200 tokens after the first; γ = 3."""
     verifier, drafter = short_sighted()[0], DRAFTERS[name]()
     if backend != "eager":
@@ -111,12 +113,12 @@ def transitions_pvalue(rule: Rule, rows: int, name: str = "model", backend: Back
     groups = ("g/even", "g/odd")
     asked = [Request(str(i), (i % SMALL, i // SMALL % SMALL), CAP, i, None, groups[i % 2]) for i in range(rows)]
     counts = torch.zeros(SMALL**3, dtype=torch.float64)
-    for done in decode(verifier, drafter, asked, rule=rule, gamma=3, batch_size=1_000, seed=11):
+    for done in decode(verifier, drafter, asked, sampling=sampling, gamma=3, batch_size=1_000, seed=11):
         ids = torch.tensor([*asked[int(done.key)].ids[-1:], *done.ids])
         cells = (ids[:-2] * SMALL + ids[1:-1]) * SMALL + ids[2:]
         counts += torch.bincount(cells, minlength=SMALL**3)
     counts = counts.reshape(-1, SMALL)
-    p = conditional(rule).reshape(-1, SMALL)
+    p = conditional(sampling).reshape(-1, SMALL)
     assert counts.sum() == rows * (CAP - 1)
     if bool((counts[p == 0] > 0).any()):
         return 0.0
@@ -127,41 +129,43 @@ def transitions_pvalue(rule: Rule, rows: int, name: str = "model", backend: Back
     return float(stats.chi2.sf(chi2.item(), freedom.item()))
 
 
-@pytest.mark.parametrize("rule", [PLAIN, Rule(temperature=0.7, top_k=5, top_p=0.9)])
+@pytest.mark.parametrize(
+    "sampling", [PLAIN, pytest.param(SamplingParams(temperature=0.7, top_k=5, top_p=0.9), marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("name", DRAFTERS)
-def test_tokens_follow_the_verifiers_law(name: str, rule: Rule) -> None:
-    assert transitions_pvalue(rule, ROWS if name == "model" else FEWER, name) > 0.001
+def test_tokens_follow_the_verifiers_law(name: str, sampling: SamplingParams) -> None:
+    assert transitions_pvalue(sampling, ROWS if name == "model" else FEWER, name) > 0.001
 
 
-@pytest.mark.parametrize("backend", ["graph", "compile"])
+@pytest.mark.parametrize("backend", ["graph", pytest.param("compile", marks=pytest.mark.slow)])
 def test_tokens_follow_it_on_every_backend(backend: Backend) -> None:
-    rule = Rule(temperature=0.7, top_k=5, top_p=0.9)
-    assert transitions_pvalue(rule, FEWER, "tempered", backend) > 0.001
+    sampling = SamplingParams(temperature=0.7, top_k=5, top_p=0.9)
+    assert transitions_pvalue(sampling, FEWER, "tempered", backend) > 0.001
 
 
 def _redraw_from_p(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accept, "residual", lambda log_p, log_q, accepted: accept._row(log_p, accepted))
+    monkeypatch.setattr(acceptance, "residual", lambda log_p, log_q, accepted: acceptance._row(log_p, accepted))
 
 
 def _coin_is_the_drafts(monkeypatch: pytest.MonkeyPatch) -> None:
     """All purposes share one number: the exponential of each id is the same for draft and residual."""
-    monkeypatch.setattr(drafting, "Purpose", SimpleNamespace(DRAFT=Purpose.TARGET))
+    monkeypatch.setattr(base, "Purpose", SimpleNamespace(DRAFT=Purpose.TARGET))
 
 
 def _surplus_keeps_its_mass(monkeypatch: pytest.MonkeyPatch) -> None:
     """The draft is one of the verifier's ids, but the q that is tested is normalised over all of the drafter's."""
-    drafted = drafters._drafted
+    drafted = model_drafter._drafted
 
-    def planted(batch: Batch, last: Tensor, logits: Tensor, warmth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        token, _, slot = drafted(batch, last, logits, warmth)
-        return token, log_probs(logits / warmth, batch.rule)[..., : batch.vocab_size], slot
+    def planted(batch: Batch, last: Tensor, logits: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        token, _, slot = drafted(batch, last, logits, temperature)
+        return token, log_probs(logits / temperature, batch.sampling)[..., : batch.vocab_size], slot
 
-    monkeypatch.setattr(drafters, "_drafted", planted)
+    monkeypatch.setattr(model_drafter, "_drafted", planted)
 
 
 def _q_is_not_the_law_drawn_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The draft comes from a warmer law than the log q that is tested."""
-    monkeypatch.setattr(drafting, "draw", lambda log_q, noise: accept.draw(log_q / 2, noise))
+    """The draft comes from a warmer distribution than the log q that is tested."""
+    monkeypatch.setattr(base, "draw", lambda log_q, noise: acceptance.draw(log_q / 2, noise))
 
 
 @pytest.mark.parametrize(
@@ -189,15 +193,17 @@ def pair() -> tuple[Model, ModelDrafter]:
     return verifier, ModelDrafter(noised(verifier, 0.15), verifier)
 
 
-def excess(rule: Rule, seed: int, chance: Callable, text: References | None = None) -> tuple[float, float]:
+def excess(
+    sampling: SamplingParams, seed: int, chance: Callable, text: ReferenceIds | None = None
+) -> tuple[float, float]:
     """accepted − Σ chance over the tested contexts of live decoding, and its variance Σ chance(1 − chance)."""
     verifier, drafter = pair()
     ids = prompts(8, 7, 7)
     asked = [Request(str(i), tuple(x), 40, i) for i, x in enumerate(ids)]
-    decoding = decode(verifier, drafter, asked, rule=rule, gamma=3, batch_size=8, seed=seed, reference=text)
+    decoding = decode(verifier, drafter, asked, sampling=sampling, gamma=3, batch_size=8, seed=seed, reference=text)
     rows = sorted(decoding, key=lambda row: int(row.key))
     assert text is None or all(row.ids == text[row.key] for row in rows)
-    chances = chance(rule, torch.tensor([[*prompt, *row.ids] for prompt, row in zip(ids, rows, strict=True)]), 7)
+    chances = chance(sampling, torch.tensor([[*prompt, *row.ids] for prompt, row in zip(ids, rows, strict=True)]), 7)
     total = variance = 0.0
     for row, known in zip(rows, chances, strict=True):
         first = 0
@@ -210,15 +216,15 @@ def excess(rule: Rule, seed: int, chance: Callable, text: References | None = No
 
 
 @torch.no_grad()
-def alpha(rule: Rule, tokens: Tensor, prompt: int) -> Tensor:
+def alpha(sampling: SamplingParams, tokens: Tensor, prompt: int) -> Tensor:
     """Σ min(p, q) at output positions 2…N, from plain passes over finished texts [B, S]."""
     verifier, drafter = pair()
-    p, q = (log_probs(model.hf(tokens).logits[:, prompt:-1], rule).exp() for model in (verifier, drafter.model))
+    p, q = (log_probs(model.hf(tokens).logits[:, prompt:-1], sampling).exp() for model in (verifier, drafter.model))
     return torch.minimum(p, q).sum(-1).double()
 
 
 @torch.no_grad()
-def beta(rule: Rule, tokens: Tensor, prompt: int) -> Tensor:
+def beta(sampling: SamplingParams, tokens: Tensor, prompt: int) -> Tensor:
     """min(1, q(y)/p(y)) there, in float64."""
     verifier, drafter = pair()
     y = tokens[:, prompt + 1 :, None]
@@ -229,9 +235,9 @@ def beta(rule: Rule, tokens: Tensor, prompt: int) -> Tensor:
     return (q / p).clamp_max(1)
 
 
-def acceptance_pvalues(rule: Rule, seeds: int) -> tuple[float, float]:
+def acceptance_pvalues(sampling: SamplingParams, seeds: int) -> tuple[float, float]:
     """Is the standardised sum N(0, 1)? p of its mean and of its sum of squares over seeds."""
-    runs = [excess(rule, seed, alpha) for seed in range(seeds)]
+    runs = [excess(sampling, seed, alpha) for seed in range(seeds)]
     z = torch.tensor([total / variance**0.5 for total, variance in runs], dtype=torch.float64)
     mean = 2 * stats.norm.sf(abs(z.sum().item()) / seeds**0.5)
     spread = float((z**2).sum())
@@ -246,15 +252,17 @@ def test_acceptance_sum_is_standard_normal() -> None:
 
 def test_a_planted_bug_shifts_the_acceptance_sum(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        accept, "accepts", lambda draft, log_q, log_p, coins, text: coins.log() < accept._at(log_p[:, :-1], draft)
+        acceptance,
+        "accepts",
+        lambda draft, log_q, log_p, coins, text: coins.log() < acceptance._at(log_p[:, :-1], draft),
     )
     assert acceptance_pvalues(PLAIN, 4)[0] < 1e-6
 
 
 def test_committed_text_is_accepted_at_the_rate_beta() -> None:
-    """Committing reference ids under a sampling rule: the text is kept and the acceptances sum to Σ beta."""
+    """Committing reference ids with sampling: the text is kept and the acceptances sum to Σ beta."""
     asked = [Request(str(i), tuple(x), 40, i) for i, x in enumerate(prompts(8, 7, 7))]
-    made = decode(pair()[0], None, asked, rule=PLAIN, gamma=0, batch_size=8, seed=0)
+    made = decode(pair()[0], None, asked, sampling=PLAIN, gamma=0, batch_size=8, seed=0)
     text = {row.key: row.ids for row in made}
     total, variance = map(sum, zip(*(excess(PLAIN, seed, beta, text) for seed in range(12)), strict=True))
     assert abs(total) / variance**0.5 < 3.3

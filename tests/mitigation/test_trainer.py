@@ -8,20 +8,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_corpus import TASKS, find_trained, made_corpus, trainee
+from tiny_corpus import TASKS, find_trained, made_corpus, make_setup
 from torch import Tensor
 
 from fairspec_bench.mitigation.corpus import Batches, Corpus
 from fairspec_bench.mitigation.fitted import GRID, fit_temperatures
 from fairspec_bench.mitigation.methods import METHODS, Trained, find
-from fairspec_bench.mitigation.passes import Trainee
-from fairspec_bench.mitigation.trainer import Progress, Recipe, train
-from fairspec_bench.records import FairspecError
+from fairspec_bench.mitigation.passes import TrainingSetup
+from fairspec_bench.mitigation.trainer import TrainingProgress, TrainingRecipe, train
+from fairspec_bench.schemas.base import FairspecError
 
-RECIPE = Recipe(steps=12, rate=3e-3, per_task=2, evaluate=4, seed=5)
+RECIPE = TrainingRecipe(steps=12, rate=3e-3, per_task=2, evaluate=4, seed=5)
 
 
-def weights(work: Trainee) -> list[Tensor]:
+def weights(work: TrainingSetup) -> list[Tensor]:
     return [parameter.detach().clone() for parameter in work.parameters]
 
 
@@ -33,7 +33,7 @@ def same(first: list[Tensor], second: list[Tensor]) -> bool:
 
 
 def test_batches_hold_every_task_alike_and_every_text_before_one_twice() -> None:
-    corpus = made_corpus(texts=5)
+    corpus = made_corpus(examples=5)
     batches = Batches(corpus, per_task=2, seed=1)
     seen: Counter[int] = Counter()
     for step in range(5):
@@ -56,8 +56,8 @@ def test_tasks_are_drawn_by_share_to_the_power_of_one_over_tau() -> None:
 
 def test_a_task_without_text_of_either_kind_is_refused() -> None:
     corpus = made_corpus()
-    rest = tuple(text for text in corpus.held_out if text.task != "b")
-    with pytest.raises(FairspecError, match="task b: no held-out text"):
+    rest = tuple(example for example in corpus.held_out if example.task != "b")
+    with pytest.raises(FairspecError, match="task b: no held-out example"):
         Corpus(corpus.train, rest, corpus.shares)
 
 
@@ -70,63 +70,75 @@ class Killed(Exception):
 
 @pytest.mark.parametrize("method", ["s-cdf", "group-dro", "resample"])
 def test_killed_at_ten_random_steps_training_ends_in_the_same_weights(method: str, tmp_path: Path) -> None:
-    straight = trainee(made_corpus())
+    straight = make_setup(made_corpus())
     wanted, _ = train(straight, find_trained(method), RECIPE)
     kills = sorted(random.Random(method).sample(range(1, 12), 10))
     for kill in kills:
 
-        def watch(progress: Progress, kill: int = kill) -> None:
+        def on_progress(progress: TrainingProgress, kill: int = kill) -> None:
             if progress.step == kill:
                 raise Killed
 
         with pytest.raises(Killed):
             train(
-                trainee(made_corpus()), find_trained(method), RECIPE, keep=tmp_path / "state.pt", every=3, watch=watch
+                make_setup(made_corpus()),
+                find_trained(method),
+                RECIPE,
+                checkpoint=tmp_path / "state.pt",
+                every=3,
+                on_progress=on_progress,
             )
-    again = trainee(made_corpus())
-    found, _ = train(again, find_trained(method), RECIPE, keep=tmp_path / "state.pt", every=3)
+    again = make_setup(made_corpus())
+    found, _ = train(again, find_trained(method), RECIPE, checkpoint=tmp_path / "state.pt", every=3)
     assert found == wanted
     assert same(weights(again), weights(straight))
 
 
 def test_a_planted_bug_in_resume_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget the optimiser's state: the weights then differ, so the test above can fail."""
-    straight = trainee(made_corpus())
+    straight = make_setup(made_corpus())
     train(straight, find_trained("uniform"), RECIPE)
 
-    def watch(progress: Progress) -> None:
+    def on_progress(progress: TrainingProgress) -> None:
         if progress.step == 7:
             raise Killed
 
     with pytest.raises(Killed):
-        train(trainee(made_corpus()), find_trained("uniform"), RECIPE, keep=tmp_path / "s.pt", every=3, watch=watch)
+        train(
+            make_setup(made_corpus()),
+            find_trained("uniform"),
+            RECIPE,
+            checkpoint=tmp_path / "s.pt",
+            every=3,
+            on_progress=on_progress,
+        )
     monkeypatch.setattr(torch.optim.AdamW, "load_state_dict", lambda self, state: None)
-    again = trainee(made_corpus())
-    train(again, find_trained("uniform"), RECIPE, keep=tmp_path / "s.pt", every=3)
+    again = make_setup(made_corpus())
+    train(again, find_trained("uniform"), RECIPE, checkpoint=tmp_path / "s.pt", every=3)
     assert not same(weights(again), weights(straight))
 
 
 def test_a_finished_training_is_not_gone_on_with(tmp_path: Path) -> None:
-    work = trainee(made_corpus())
-    found, best = train(work, find_trained("s-cdf"), RECIPE, keep=tmp_path / "s.pt")
-    again = trainee(made_corpus())
-    assert train(again, find_trained("s-cdf"), RECIPE, keep=tmp_path / "s.pt") == (found, best)
+    work = make_setup(made_corpus())
+    found, best = train(work, find_trained("s-cdf"), RECIPE, checkpoint=tmp_path / "s.pt")
+    again = make_setup(made_corpus())
+    assert train(again, find_trained("s-cdf"), RECIPE, checkpoint=tmp_path / "s.pt") == (found, best)
     assert same(weights(again), weights(work))
 
 
 def test_a_damaged_checkpoint_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "s.pt").write_bytes(b"junk")
     with pytest.raises(FairspecError, match=r"s\.pt: damaged .* Delete it"):
-        train(trainee(made_corpus()), find_trained("s-cdf"), RECIPE, keep=tmp_path / "s.pt")
+        train(make_setup(made_corpus()), find_trained("s-cdf"), RECIPE, checkpoint=tmp_path / "s.pt")
 
 
 # --------------------------------------------------------------------------- what training does
 
 
 def test_the_verifier_does_not_move_and_the_drafter_comes_nearer() -> None:
-    work = trainee(made_corpus())
+    work = make_setup(made_corpus())
     before = [parameter.clone() for parameter in work.train.hf.parameters()]
-    found, best = train(work, find_trained("uniform"), Recipe(steps=30, rate=1e-2, evaluate=10))
+    found, best = train(work, find_trained("uniform"), TrainingRecipe(steps=30, rate=1e-2, evaluate=10))
     assert all(torch.equal(a, b) for a, b in zip(before, work.train.hf.parameters(), strict=True))
     assert best > 0
     assert found[-1].cost < found[0].cost
@@ -134,35 +146,35 @@ def test_the_verifier_does_not_move_and_the_drafter_comes_nearer() -> None:
 
 
 def test_training_stops_when_it_gets_no_better_and_keeps_the_best() -> None:
-    work = trainee(made_corpus())
+    work = make_setup(made_corpus())
     start = weights(work)
-    found, best = train(work, find_trained("uniform"), Recipe(steps=400, rate=3.0, evaluate=2, patience=2))
+    found, best = train(work, find_trained("uniform"), TrainingRecipe(steps=400, rate=3.0, evaluate=2, patience=2))
     assert (best, [one.step for one in found]) == (0, [0, 2, 4])
     assert same(weights(work), start)
 
 
 def test_the_cost_cannot_be_lowered_by_levelling_down() -> None:
-    work = trainee(made_corpus())
-    (one, *_), _ = train(work, find_trained("uniform"), Recipe(steps=1))
+    work = make_setup(made_corpus())
+    (one, *_), _ = train(work, find_trained("uniform"), TrainingRecipe(steps=1))
     worst = min(one.overlap.values())
     levelled = one.model_copy(update={"overlap": dict.fromkeys(one.overlap, worst)})
     assert levelled.cost > one.cost
 
 
 def test_each_task_gets_the_temperature_of_greatest_overlap() -> None:
-    work = trainee(made_corpus())
+    work = make_setup(made_corpus())
     with torch.no_grad():
         # A drafter that is the verifier but twice as hot everywhere: the right temperature is known.
         work.student.load_state_dict(work.train.hf.state_dict())
         work.student.lm_head.weight.data = work.student.lm_head.weight.data.clone()
         work.student.model.norm.weight *= 0.625
     found = fit_temperatures(work)
-    nearest = min(GRID, key=lambda heat: abs(heat - 0.625))
+    nearest = min(GRID, key=lambda temperature: abs(temperature - 0.625))
     assert set(found) == set(TASKS)
-    assert all(abs(heat - nearest) < 0.07 for heat in found.values())
+    assert all(abs(temperature - nearest) < 0.07 for temperature in found.values())
 
 
 def test_an_unknown_method_names_the_known_ones() -> None:
-    with pytest.raises(FairspecError, match=r"--method mend: unknown. Known: s-cdf, "):
-        find("mend")
+    with pytest.raises(FairspecError, match=r"--method wish: unknown. Known: s-cdf, "):
+        find("wish")
     assert sum(isinstance(method, Trained) for method in METHODS.values()) == len(METHODS) - 2

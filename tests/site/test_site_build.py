@@ -24,13 +24,15 @@ from reading import (
 )
 from site_sample import LANGUAGES, around, report, run_folder
 
-from fairspec_bench.measure.catalogue import across, measures
-from fairspec_bench.records import Estimate, FairspecError, Report
-from fairspec_bench.site import build, build_site, parts, publish
+from fairspec_bench.metrics.catalogue import across, measures
+from fairspec_bench.reporting import escape
+from fairspec_bench.schemas.base import FairspecError
+from fairspec_bench.schemas.report import BestGamma, Estimate, Payoff, Report, SweepCell, SweepReport
+from fairspec_bench.site import build, build_site, publish
 from fairspec_bench.site.downloads import board_csv
-from fairspec_bench.site.names import slugify
+from fairspec_bench.site.labels import Labels, figure, slugify
+from fairspec_bench.site.pages import PAGES
 from fairspec_bench.site.views import board
-from fairspec_bench.site.words import Vocabulary, figure
 
 
 def brief() -> Report:
@@ -45,7 +47,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lookup = report("large/verifier", "lookup", suites=("mgsm",), parameters=3_000_000_000, kind="lookup")
     runs = [
         run_folder(base, "demo", report()),
-        run_folder(base, "demo mended", report(drafter="embedded:drafter-mended")),
+        run_folder(base, "demo fine-tuned", report(drafter="embedded:drafter-fine-tuned")),
         run_folder(base, "mgsm", without(lookup, "misfit", "misfit_ce", "overlap", "unfairness")),
     ]
     first = build_site(runs, base / "out")
@@ -70,12 +72,12 @@ def without(source: Report, *names: str) -> Report:
 
 
 DOCUMENTS = {"metrics.html", "submit.html", "reproduce.html", "rules.html", "changelog.html"}
-OWN = {"404.html", "cite.html", "data.html", "index.html", "methodology.html", *DOCUMENTS}
+OWN = {"404.html", *DOCUMENTS, *(page.name for page in PAGES if not page.needs_boards)}
 
 
 def test_every_page_is_well_made_and_every_picture_has_its_table(site: Path) -> None:
     found = pages(site)
-    assert set(found) == OWN | {"runs/demo.html", "runs/demo-mended.html", "runs/mgsm.html"}
+    assert set(found) == OWN | {"runs/demo.html", "runs/demo-fine-tuned.html", "runs/mgsm.html"}
     for name, page in found.items():
         assert_well_made(name, page)
     assert len(re.findall("<figure", found["runs/demo.html"].html)) == 7  # 4 in the raced suite, 3 in the other
@@ -182,7 +184,7 @@ def test_runs_are_never_ordered_by_unfairness() -> None:
         return build.Run(name, name, record.model_copy(update={"suites": (suite,)}))
 
     runs = [run("diverged", 0.007, 0.0), run("good", 0.8, 0.3), run("fair", 0.7, 0.001)]
-    views = board(runs, Vocabulary({}, {}))["s"]
+    views = board(runs, Labels({}, {}))["s"]
     assert [view.run.name for view in views] == ["good", "fair", "diverged"]
     assert [view.within_noise() for view in views] == [False, True, True]
 
@@ -190,7 +192,7 @@ def test_runs_are_never_ordered_by_unfairness() -> None:
 def test_a_mean_short_of_a_language_says_so_and_comes_last(tmp_path: Path) -> None:
     whole, short = report(suites=("s",), empty=""), report(suites=("s",), empty="zh")  # `zh` would be the lowest
     runs = [build.Run(name, name, record) for name, record in (("short", short), ("whole", whole))]
-    first, second = board(runs, Vocabulary({}, {}))["s"]
+    first, second = board(runs, Labels({}, {}))["s"]
     assert (first.run.name, second.run.name) == ("whole", "short")
     assert second.mean("acceptance").value == pytest.approx(sum(0.86 - 0.045 * i for i in range(10)) / 10)
     assert (first.mean("acceptance").value or 1) < (second.mean("acceptance").value or 0)
@@ -212,7 +214,7 @@ def test_departures_have_a_table_where_a_run_asked_for_them(tmp_path: Path) -> N
     plain = report(suites=("s",))
     share = Estimate(value=0.375, low=0.25, high=0.5)
     first, *rest = plain.suites[0].tasks
-    first = first.model_copy(update={"measures": {**first.measures, "departed_share": share}})
+    first = first.model_copy(update={"measures": {**first.measures, "diverged_share": share}})
     suite = plain.suites[0].model_copy(update={"tasks": (first, *rest)})
     config = plain.config.model_copy(update={"dtype": "bfloat16", "float32_check": True})
     half = plain.model_copy(update={"suites": (suite,), "config": config})
@@ -221,18 +223,55 @@ def test_departures_have_a_table_where_a_run_asked_for_them(tmp_path: Path) -> N
         name: Page((tmp_path / "out" / f"{name}.html").read_text(encoding="utf-8")).words
         for name in ("index", "runs/plain", "runs/half")
     }
-    assert "Where bfloat16 answers leave float32’s" in said["runs/half"]
+    assert "Where bfloat16 answers differ from float32’s" in said["runs/half"]
     assert "37.5" in said["runs/half"]
-    assert "answers leave float32" not in said["runs/plain"]
-    assert f"Departed from float32 37.5 % ({first.language})" in said["index"]
+    assert "answers differ from float32" not in said["runs/plain"]
+    assert f"Diverged from float32 37.5 % ({first.language})" in said["index"]
 
 
-def test_the_glossary_defines_every_measure_and_only_those() -> None:
-    folder = build.template_folder()
-    words = Vocabulary.parse((folder / "measures.json").read_bytes(), (folder / "languages.json").read_bytes())
+def test_a_sweep_has_its_four_tables(tmp_path: Path) -> None:
+    """Speed-up by batch size and γ with where it stops paying, tokens a second, latencies, and one γ for all."""
+    record = report(suites=("s",), languages=("en", "te"), empty="")
+
+    def swept(language: str, gamma: int, batch: int) -> SweepCell:
+        latency = Estimate(value=0.25 * batch) if language == "en" else None
+        pace, ratio = around(100.0 * batch + gamma, 1.0), around(1.5 - 0.2 * batch, 0.01) if gamma else Estimate()
+        return SweepCell(
+            task=f"s/{language}",
+            batch_size=batch,
+            gamma=gamma,
+            tokens_per_second=pace,
+            speedup=ratio,
+            latency_p50=latency,
+        )
+
+    sweep = SweepReport(
+        rounds=5,
+        cells=tuple(swept(code, gamma, batch) for code in ("en", "te") for gamma in (0, 4) for batch in (1, 4)),
+        payoffs=tuple(Payoff(task=f"s/{code}", gamma=4, verdict="stops", stops_at=4) for code in ("en", "te")),
+        best=(BestGamma(batch_size=1, gamma=4, chosen=around(1.31, 0.01), total=around(1.3, 0.01), speedup={}),),
+    )
+    suite = record.suites[0].model_copy(update={"sweep": sweep})
+    build_site([run_folder(tmp_path, "run", record.model_copy(update={"suites": (suite,)}))], tmp_path / "out")
+    page = Page((tmp_path / "out" / "runs" / "run.html").read_text(encoding="utf-8"))
+    assert_well_made("runs/run.html", page)
+    rows = [[cell.split(" [")[0] for cell in row] for row in page.rows]
+    english, telugu = "English en", "Telugu తెలుగు te"
+    assert [telugu, "4", "1.30×", "0.70×", "not from batch 4"] in rows
+    assert [english, "alone", "100", "400"] in rows
+    assert [english, "4", "half", "0.250", "1.00"] in rows
+    assert not [row for row in rows if row[0] == telugu and "half" in row]
+    assert ["1", "4", "1.31×", "1.30×", "–", "–"] in rows
+
+
+def test_the_glossary_defines_every_measure_and_only_those(site: Path) -> None:
+    page = Page((site / "methodology.html").read_text(encoding="utf-8"))
     beside = {"acceptance_by_position", "acceptance_joint"}
-    assert set(words.measures) == {*measures(gamma=4), *across()} | beside
-    assert all(entry.definition.endswith(".") for entry in words.measures.values())
+    names = {*measures(gamma=4), *across()} | beside
+    assert set(page.values("id")) - {"main", "formulas"} == names
+    defined = [row[3] for row in page.rows if len(row) == 4 and row[0].endswith(tuple(names))]
+    assert len(defined) == len(names)
+    assert all(text.endswith(".") for text in defined)
 
 
 # --------------------------------------------------------------------------- hostile
@@ -244,7 +283,6 @@ def hostile_run(tmp_path: Path) -> Path:
     record = report(HOSTILE, HOSTILE, suites=(HOSTILE,), languages=("en", HOSTILE), empty="")
     data = record.model_dump()
     data["notes"] = (HOSTILE,)
-    data["race_verdict"] = HOSTILE
     data["environments"][0]["packages"] = {HOSTILE: HOSTILE}
     data["config"]["verifier"]["options"] = {HOSTILE: HOSTILE}
     data["suites"][0]["tasks"][0]["flags"] = (HOSTILE,)
@@ -278,10 +316,8 @@ def test_bidirectional_characters_would_be_caught(
     hostile_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(build, "inert", str)
-    monkeypatch.setattr(parts, "inert", str)
-    parts.escaped.cache_clear()
+    monkeypatch.setattr(escape, "inert", str)
     build_site([hostile_run], tmp_path / "out")
-    parts.escaped.cache_clear()
     with pytest.raises(AssertionError):
         assert_all_inert(tmp_path / "out")
 
@@ -331,7 +367,7 @@ def test_folders_of_one_name_get_pages_of_their_own(tmp_path: Path) -> None:
 
 def test_the_downloads_hold_the_figures_of_the_reports(site: Path) -> None:
     runs = json.loads((site / "board.json").read_text())["runs"]
-    assert [run["name"] for run in runs] == ["demo", "demo mended", "mgsm"]
+    assert [run["name"] for run in runs] == ["demo", "demo fine-tuned", "mgsm"]
     assert runs[0]["small_pair"] is True
     assert runs[2]["small_pair"] is False
     first = runs[0]["suites"][0]["tasks"][0]
@@ -356,7 +392,7 @@ def test_no_spreadsheet_runs_a_name(tmp_path: Path, name: str) -> None:
 
 
 def test_the_same_reports_give_the_same_bytes(site: Path, tmp_path: Path) -> None:
-    runs = [site.parent / name for name in ("demo", "demo mended", "mgsm")]
+    runs = [site.parent / name for name in ("demo", "demo fine-tuned", "mgsm")]
     build_site(runs, tmp_path / "a")
     build_site(runs, tmp_path / "a")
     assert tree(tmp_path / "a") == tree(site)
@@ -482,5 +518,5 @@ def test_a_mean_is_the_reports_own_with_its_interval() -> None:
     record = report(suites=("s",), empty="")
     suite = record.suites[0].model_copy(update={"across": {"mean_acceptance": around(0.5, 0.1)}})
     run = build.Run("r", "r", record.model_copy(update={"suites": (suite,)}))
-    (view,) = board([run], Vocabulary({}, {}))["s"]
+    (view,) = board([run], Labels({}, {}))["s"]
     assert view.mean("acceptance") == around(0.5, 0.1)

@@ -1,4 +1,4 @@
-"""The pictures: every dot where its value says, the worst told by its shape, words harmless."""
+"""The pictures: every dot where its value says, the worst titled by its shape, words harmless."""
 
 from __future__ import annotations
 
@@ -7,20 +7,30 @@ from xml.etree import ElementTree
 
 import pytest
 
-from fairspec_bench.records import Estimate
-from fairspec_bench.site.parts import (
+from fairspec_bench.reporting.escape import inert
+from fairspec_bench.reporting.svg import (
     Axis,
     Curve,
     Mark,
     Strip,
     axis_for,
     close_axis,
-    inert,
     root_axis,
     shorten,
 )
-from fairspec_bench.site.plots import Both, both_plot, curve_plot, interval_plot, strip_plot
-from fairspec_bench.site.wide_plots import Range, Spot, plane, range_plot, row_strip
+from fairspec_bench.schemas.report import Estimate
+from fairspec_bench.site.plots import (
+    Both,
+    Range,
+    Spot,
+    both_plot,
+    curve_plot,
+    interval_plot,
+    plane,
+    range_plot,
+    row_strip,
+    strip_plot,
+)
 
 UNIT = Axis("acceptance", 0.0, (0.0, 0.5, 1.0))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fairspec_bench.records import FairspecError
+from fairspec_bench.schemas.base import FairspecError
 from fairspec_bench.site.serve import serve
 
 

@@ -8,8 +8,8 @@ from itertools import islice
 import pytest
 import torch
 
-from fairspec_bench.suite import embedded
-from fairspec_bench.suite.embedded import LANGUAGES, Split, plots, problem, signature, story
+from fairspec_bench.suites import embedded
+from fairspec_bench.suites.embedded import LANGUAGES, Split, plots, problem, signature, story
 from fairspec_bench.testbed.corpus import PROMPT_WEIGHT, pad, source, zipf
 from fairspec_bench.testbed.tokenizer import EOS_ID, train_tokenizer
 
@@ -44,24 +44,24 @@ def test_story_splits_share_no_scene() -> None:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_equation_is_right_and_ends_in_the_number(language: str) -> None:
     for k in range(150):
-        told = problem(language, k)
-        equations = EQUATION.findall(told.solution)
+        one = problem(language, k)
+        equations = EQUATION.findall(one.solution)
         assert equations
         for left, sign, right, result in equations:
             assert (
                 int(result)
                 == {"+": int(left) + int(right), "-": int(left) - int(right), "*": int(left) * int(right)}[sign]
             )
-        assert int(equations[-1][3]) == told.number == int(re.findall(r"\d+", told.solution)[-1])
-        assert told.number == problem("en", k).number, "problem k is the same in every language"
-        assert "{" not in told.question + told.solution
+        assert int(equations[-1][3]) == one.number == int(re.findall(r"\d+", one.solution)[-1])
+        assert one.number == problem("en", k).number, "problem k is the same in every language"
+        assert "{" not in one.question + one.solution
 
 
 def test_a_question_holds_every_number_of_its_solution() -> None:
     for language in LANGUAGES:
         for k in range(50):
-            told = problem(language, k)
-            given = re.findall(r"\d+", told.question)
+            one = problem(language, k)
+            given = re.findall(r"\d+", one.question)
             for event in embedded._kept("test")[k].events:
                 assert str(event.amount) in given
 

@@ -11,10 +11,11 @@ import pytest
 from safetensors import safe_open
 
 import fairspec_bench
-from fairspec_bench.records import Report
-from fairspec_bench.testbed.pair import EMBEDDED, embedded_pair
+from fairspec_bench.models.hub import locate
+from fairspec_bench.schemas.report import Report
+from fairspec_bench.testbed.pair import EMBEDDED
 
-MEMBERS = dict(zip(("verifier", "drafter"), embedded_pair(), strict=True))
+MEMBERS = {name: locate(f"embedded:{name}").folder for name in ("verifier", "drafter")}
 LANGUAGES = ("en", "de", "ja", "te", "sw")
 
 

@@ -1,4 +1,4 @@
-"""Training: the optimiser by its definition, a stopped training against an unstopped one, text from folders."""
+"""Training: the optimiser by its definition, a resumed training against a straight one, text from folders."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from fairspec_bench.records import FairspecError
+from fairspec_bench.schemas.base import FairspecError
 from fairspec_bench.testbed import pair
 from fairspec_bench.testbed.muon import Muon, orthogonalise
 from fairspec_bench.testbed.text import packed_source, read_texts
 from fairspec_bench.testbed.tokenizer import EOS_ID, train_tokenizer
-from fairspec_bench.testbed.trainer import Batch, Schedule, Shape, build, train, weighted_loss
+from fairspec_bench.testbed.trainer import Schedule, Shape, TrainingBatch, build, train, weighted_loss
 
 SHAPE = Shape(hidden=32, layers=2, heads=2, kv_heads=1, head_size=16, feed_forward=48)
 
 
-def batch_at(step: int) -> Batch:
+def batch_at(step: int) -> TrainingBatch:
     generator = torch.Generator().manual_seed(step)
     start = torch.randint(2, 40, (4, 1), generator=generator)
     return (start + torch.arange(12)) % 50 + 2, torch.ones(4, 12)
@@ -58,11 +58,11 @@ def test_training_learns() -> None:
     assert weighted_loss(model, *batch_at(999)).item() < before / 4
 
 
-def test_a_stopped_training_ends_with_the_same_weights(tmp_path: Path) -> None:
+def test_a_resumed_training_ends_with_the_same_weights(tmp_path: Path) -> None:
     schedule = Schedule(2, 4, 6, 0.03, 6e-3)
     whole = train(build(SHAPE, 64, 64, seed=0), batch_at, schedule)
 
-    def broken(step: int) -> Batch:
+    def broken(step: int) -> TrainingBatch:
         if step == 7:
             raise KeyboardInterrupt
         return batch_at(step)
@@ -130,12 +130,14 @@ def test_unusable_text_is_one_clear_line(tmp_path: Path, files: dict[str, bytes]
     assert "\n" not in str(caught.value)
 
 
-def test_a_pair_is_trained_saved_and_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pair_is_trained_saved_and_not_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     text = tmp_path / "text"
     text.mkdir()
     for name in ("aa", "bb"):
         (text / f"{name}.txt").write_text("\n\n".join(f"{name} word {i}" for i in range(60)), encoding="utf-8")
-    small = pair.Recipe(SHAPE, Schedule(1, 1, 1, 0.03, 6e-3), 1, 0.0, 0)
+    small = pair.ModelRecipe(SHAPE, Schedule(1, 1, 1, 0.03, 6e-3), 1, 0.0, 0)
     monkeypatch.setitem(pair.TEXT_SCALES, "tiny", pair.PairRecipe(300, 128, small, small))
     monkeypatch.setattr(pair, "TRAIN_LENGTH", 64)
     said: list[str] = []
@@ -149,5 +151,31 @@ def test_a_pair_is_trained_saved_and_not_trained_again(tmp_path: Path, monkeypat
     assert (verifier / "model.safetensors").stat().st_mode & 0o444
     again: list[str] = []
     pair.train_on_text(text, tmp_path / "out", skew=1.5, say=again.append)
-    assert said
+    assert [line.split(" loss")[0] for line in said] == [
+        f"{name}: step {step}/3" for name in ("verifier", "drafter") for step in (1, 2, 3)
+    ]
     assert not again
+    assert capfd.readouterr().err == "", "no progress bar of another library"
+    with pytest.raises(FairspecError, match=r"drafter: holds another training \(recipe.skew: 1.5 there, 0.5 here\)"):
+        pair.train_on_text(text, tmp_path / "out", skew=0.5, say=again.append)
+
+
+def test_a_pair_killed_while_training_resumes_to_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member = pair.ModelRecipe(SHAPE, Schedule(1, 8, 3, 0.03, 6e-3), 2, 0.0, 0)
+    recipe = pair.PairRecipe(300, 128, member, member)
+    pair.train_embedded(tmp_path / "straight", recipe, say=lambda line: None)
+    for place in ("verifier: step 5/", "drafter: step 8/"):
+
+        def kill(line: str, place: str = place) -> None:
+            if line.startswith(place):
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            pair.train_embedded(tmp_path / "killed", recipe, say=kill)
+    pair.train_embedded(tmp_path / "killed", recipe, say=lambda line: None)
+    for name in ("verifier", "drafter"):
+        weights = [(tmp_path / one / name / "model.safetensors").read_bytes() for one in ("straight", "killed")]
+        assert weights[0] == weights[1]
+    assert not list((tmp_path / "killed").rglob(".training.pt"))

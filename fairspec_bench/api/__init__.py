@@ -1,0 +1,1 @@
+"""The public functions: what the commands and a notebook call."""

@@ -1,0 +1,1 @@
+"""The `fairspec` command: parse, call the API, print."""

@@ -1,0 +1,1 @@
+"""How figures are shown: data frames, tables, export formats."""
