@@ -25,6 +25,8 @@ from fairspec_bench.schemas.io import read_record
 from fairspec_bench.schemas.keys import Task
 from fairspec_bench.schemas.report import Estimate, Report
 from fairspec_bench.schemas.submission import Verified
+from fairspec_bench.scoring.report import make_report
+from fairspec_bench.scoring.run_folder import REPORT, RunFolder
 from fairspec_bench.site import findings, labels, views
 from fairspec_bench.site.board import ALL_PAIRS, NEIGHBOURS, Board, Candidate, Entry, unranked_reason
 from fairspec_bench.site.downloads import COLUMNS, SCHEMAS, board_csv, board_json, schemas
@@ -77,8 +79,13 @@ def build_site(
 def load_runs(folders: Sequence[Path]) -> tuple[Run, ...]:
     """The reports of these folders, each under a slug of its own. Raises `RecordError`."""
     names = [inert(folder.resolve().name) for folder in folders]
-    reports = [read_record(folder / "report.json", Report) for folder in folders]
-    return tuple(map(Run, names, unique_slugs(names), reports))
+    return tuple(map(Run, names, unique_slugs(names), map(report_of, folders)))
+
+
+def report_of(folder: Path) -> Report:
+    """The report kept in a run folder, or where none is, the one that its lines give. Raises `RecordError`."""
+    kept = folder / REPORT
+    return read_record(kept, Report) if kept.exists() else make_report(RunFolder(folder))
 
 
 def make_boards(tracks: Sequence[Track], entries: Sequence[Entry], names: Labels) -> tuple[list[Board], list[str]]:

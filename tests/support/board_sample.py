@@ -16,7 +16,6 @@ import numpy as np
 
 from fairspec_bench.metrics.prompt_sums import prompt_sums
 from fairspec_bench.metrics.run_data import Lines
-from fairspec_bench.schemas.io import read_record
 from fairspec_bench.schemas.keys import PromptKey
 from fairspec_bench.schemas.lines import Answer, Reference, Replay
 from fairspec_bench.schemas.report import Estimate, RaceVerdict, Report
@@ -29,6 +28,7 @@ from fairspec_bench.schemas.submission import (
     Submission,
     Verified,
 )
+from fairspec_bench.scoring.report import make_report
 from fairspec_bench.scoring.run_folder import RunFolder
 from fairspec_bench.site.board import Entry
 from fairspec_bench.suites.tracks import Track, load_track
@@ -51,7 +51,7 @@ def real() -> tuple[Report, PromptSums]:
         answers=folder.lines("answer", Answer),
         replays=folder.lines("replay", Replay),
     )
-    return read_record(RUN / "report.json", Report), prompt_sums(folder.config, lines)
+    return make_report(folder), prompt_sums(folder.config, lines)
 
 
 @cache
