@@ -99,7 +99,9 @@ def test_the_source_distribution_has_all_but_lines_of_runs_and_builds_the_same_w
     assert not any(name.startswith("submissions/") for name in found)
     for folder in ("fairspec_bench", "tasks", "leaderboard", "tests", "docs"):
         wanted = {f"{folder}/{name}": body for name, body in files_below(ROOT / folder).items()}
-        left = r"docs/results/(.+\.jsonl(\.gz)?|[^/]+/report\.json)"  # reports are made from the lines and never committed
+        left = (
+            r"docs/results/(.+\.jsonl(\.gz)?|[^/]+/report\.json)"  # reports are made from the lines and never committed
+        )
         wanted = {name: body for name, body in wanted.items() if not re.fullmatch(left, name)}
         assert {name: body for name, body in found.items() if name.startswith(f"{folder}/")} == wanted
     alone = {
