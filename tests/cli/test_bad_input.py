@@ -273,9 +273,8 @@ def test_the_remedy_that_an_error_names_works(
 def test_not_a_run(refused: Refusal, tmp_path: Path, pair: tuple[Path, Path]) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes/precious.txt").write_text("mine")
-    for folder in ("nowhere", "notes"):
-        assert "run.json: no such file. Is this a run folder?" in refused("report", folder)
-    assert "report.json: no such file" in refused("site", "build", "notes")
+    for command_line in (("report", "nowhere"), ("report", "notes"), ("site", "build", "notes")):
+        assert "run.json: no such file. Is this a run folder?" in refused(*command_line)
     assert "not empty, and not a run folder" in refused(*command(pair, "--out", "notes"))
     assert (tmp_path / "notes/precious.txt").read_text() == "mine"
 

@@ -419,7 +419,7 @@ def test_an_unreadable_run_is_one_line_and_leaves_the_old_site(
     with pytest.raises(FairspecError) as error:
         build_site([good, bad], tmp_path / "out")
     assert "\n" not in str(error.value)
-    assert f"{name}/report.json" in str(error.value)
+    assert f"{name}/{'run' if content is None else 'report'}.json" in str(error.value)
     assert tree(tmp_path / "out") == before
 
 
