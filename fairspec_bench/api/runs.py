@@ -60,7 +60,8 @@ def run(
     kept, tell = cache_folder() if cache == "default" else cache, say or (lambda line: None)
     with registry.start(executor, chosen, cache=kept, workers=workers, say=tell) as started:
         unfollowed = warning(started.config.verifier.name, started.config.generation_config_not_followed)
-        for note in filter(None, (*started.notes, unfollowed, *started.config.end_warnings)):
+        found = (*started.config.end_warnings, *started.config.vocabulary_warnings)
+        for note in filter(None, (*started.notes, unfollowed, *found)):
             tell(f"note: {note}")
         return execute(started, folder, watch=on_progress)
 

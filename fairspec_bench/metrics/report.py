@@ -155,7 +155,7 @@ def _run_notes(data: RunData) -> tuple[str, ...]:
             "unfairness_ce is probably the form of arXiv 2510.02128 (reconstructed); compare with it by this one only."
         )
     config = data.config
-    notes.extend(config.end_warnings)
+    notes.extend((*config.end_warnings, *config.vocabulary_warnings))
     if config.dtype != "float32" and not config.sampling.greedy:
         notes.append(f"texts were sampled in {config.dtype}; where greedy ones leave float32's was not asked.")
     elif config.dtype != "float32" and not config.float32_check:

@@ -18,13 +18,14 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, GenerationConfig, PreTrainedModel
 from transformers.cache_utils import LinearAttentionCacheLayerMixin
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from fairspec_bench.models import hub
 from fairspec_bench.models.adapters import adapter_sha256, merged
 from fairspec_bench.models.kv_cache import PACKED, RowCache
 from fairspec_bench.models.positions import max_positions, rope_switch
 from fairspec_bench.models.quantization import asked_quantization, is_quantized, own_quantization, stored
-from fairspec_bench.models.vocabulary import difference, read_tokens
+from fairspec_bench.models.vocabulary import Tokens, agreement, difference, read_tokens, renamed, renaming
 from fairspec_bench.schemas.base import FairspecError, Sha256
 from fairspec_bench.schemas.config import MAX_GAMMA, Backend
 
@@ -49,6 +50,7 @@ class Model:
         origin: what it was made from, where neither its commit nor its weights say it: adapters, quantization.
         home: its tokenizer's folder.
         backend: how its steps are run, an entry of `BACKENDS`.
+        never: ids that it never chooses: their logits are −inf.
     """
 
     hf: PreTrainedModel
@@ -62,6 +64,7 @@ class Model:
     origin: str | None = None
     home: Path | None = None
     backend: Backend = "eager"
+    never: frozenset[int] = frozenset()
 
     @property
     def device(self) -> torch.device:
@@ -130,6 +133,8 @@ class Rows:
         self.cache = RowCache(model.hf.config, batch, max_len, model.device, model.dtype)
         self.last = (model.max_positions or 2**31) - 1
         self.varied = False
+        never = sorted(each for each in model.never if each < model.vocab_size)
+        self.never = torch.tensor(never, device=model.device) if never else None
 
     @torch.no_grad()
     def read(self, tokens: Tensor, start: Tensor, view: int, keep: int) -> Tensor:
@@ -166,7 +171,8 @@ class Rows:
             use_cache=True,
             logits_to_keep=keep,
         )
-        return out.logits
+        logits: Tensor = out.logits
+        return logits if self.never is None else logits.index_fill(-1, self.never.to(logits.device), -torch.inf)
 
 
 def load_model(
@@ -250,7 +256,7 @@ def _pretrained(
     """The model of a folder with all its weights, as Transformers loads it."""
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        _refuse_encoder(config, name)
+        check_config(config, name)
         asked: dict[str, Any] = {}
         if quantization is not None:
             asked["quantization_config"] = asked_quantization(str(quantization), name, config, dtype)
@@ -304,8 +310,7 @@ def wrap(
 
     Raises `FairspecError`.
     """
-    _refuse_encoder(hf.config, name)
-    _refuse_recurrent(hf, name)
+    check_config(hf.config, name)
     config = hf.config.get_text_config(decoder=True)
     hf.eval()
     _set_attention(hf, attention)
@@ -339,43 +344,89 @@ class Vocabulary(Protocol):
     def vocabulary(self) -> Sha256 | None: ...
 
 
-def check_vocabulary(verifier: Vocabulary, drafter: Vocabulary) -> None:
+def check_vocabulary(verifier: Vocabulary, drafter: Vocabulary) -> frozenset[int]:
     """Raise `FairspecError` unless the same id is the same token in both.
 
     Their tokenizers are compared where both have one: embeddings may be padded to different sizes, and one may have
     added tokens that the other lacks. Where one has none, the sizes must be equal.
+
+    Returns:
+        The ids of added tokens that have another name in the drafter, which must not be proposed.
     """
     if verifier.vocabulary is None or drafter.vocabulary is None:
         if verifier.vocab_size == drafter.vocab_size:
-            return
+            return frozenset()
         differ = f"({drafter.vocab_size} ids) is not that of {verifier.name} ({verifier.vocab_size} ids)"
     else:
         if verifier.vocabulary == drafter.vocabulary:
-            return
-        homes = [getattr(each, "home", None) for each in (verifier, drafter)]
-        tokens = [read_tokens(home) for home in homes if home]
-        known = [each for each in tokens if each is not None]
-        first = difference(*known) if len(known) == 2 else "their hashes differ"
-        if first is None:
-            return
-        differ = f"is not that of {verifier.name}: {first}"
+            return frozenset()
+        known = _tokens_of_both(verifier, drafter)
+        differ = f"is not that of {verifier.name}: their hashes differ"
+        if known is not None:
+            first = difference(*known)
+            if first is None:
+                return renamed(*known)
+            differ = f"is not that of {verifier.name}: {first}. {agreement(*known)}"
     raise FairspecError(
         f"{drafter.name}: its vocabulary {differ}. Choose a drafter with the same tokenizer (docs/MODELS.md)."
     )
 
 
+def renaming_warning(verifier: Vocabulary, drafter: Vocabulary, ids: frozenset[int]) -> tuple[str, ...]:
+    """A line where `check_vocabulary` found renamed `ids`, else none."""
+    known = _tokens_of_both(verifier, drafter)
+    if not ids or known is None:
+        return ()
+    return (
+        f"{drafter.name}: {renaming(*known, ids)} as in {verifier.name}. Such added tokens are never proposed. "
+        "Check that both are of one family.",
+    )
+
+
+def _tokens_of_both(verifier: Vocabulary, drafter: Vocabulary) -> tuple[Tokens, Tokens] | None:
+    homes = [getattr(each, "home", None) for each in (verifier, drafter)]
+    one, other = (read_tokens(home) if home else None for home in homes)
+    return None if one is None or other is None else (one, other)
+
+
 # --------------------------------------------------------------------------- what can be decoded at all
+
+
+def check_config(config: Any, name: str) -> None:
+    """Raise `FairspecError` for a configuration of Transformers whose model cannot be stepped and rolled back here."""
+    _refuse_encoder(config, name)
+    _refuse_attention(config.get_text_config(decoder=True), name)
+    _refuse_recurrent(config.get_text_config(decoder=True), name)
 
 
 def _refuse_encoder(config: Any, name: str) -> None:
     if config.is_encoder_decoder:
         raise FairspecError(f"{name}: {config.model_type} is an encoder-decoder. Choose a causal (decoder-only) model.")
+    # GPT-NeoX, always causal, has is_decoder=False too.
+    if getattr(config, "is_decoder", None) is False and config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        raise FairspecError(
+            f"{name}: {config.model_type} is an encoder: each token sees those after it. "
+            "Choose a causal (decoder-only) model."
+        )
 
 
-def _refuse_recurrent(hf: PreTrainedModel, name: str) -> None:
-    config = hf.config.get_text_config(decoder=True)
+def _refuse_attention(config: Any, name: str) -> None:
+    # MPT has ALiBi too, but adds it to the scores by itself.
+    if config.model_type == "bloom" or getattr(config, "alibi", False):
+        raise FairspecError(
+            f"{name}: {config.model_type} has ALiBi: its positions come from a two-dimensional attention mask, and "
+            "here each row of a batch has its own. Choose a model with rotary or learned positions."
+        )
+    if "local" in getattr(config, "attention_layers", ()):
+        raise FairspecError(
+            f"{name}: {config.model_type} counts the window of its local attention from the end of the cache, which is "
+            "another place in each row of a batch. Choose a model of full or sliding attention."
+        )
+
+
+def _refuse_recurrent(config: Any, name: str) -> None:
     kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
-    stateful = getattr(hf, "_is_stateful", False) or any(
+    stateful = getattr(MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None), "_is_stateful", False) or any(
         isinstance(layer, LinearAttentionCacheLayerMixin) for layer in DynamicCache(config=config).layers
     )
     if stateful or kinds:
@@ -392,10 +443,11 @@ def _probe_rollback(model: Model) -> None:
     ids = torch.randint(0, model.vocab_size, (1, 16), generator=generator).to(model.device)
     try:
         want = model.hf(input_ids=ids, use_cache=False).logits[:, 12:].float()
-        rows = model.rows(1, 16)
+        rows = model.rows(1, 24)
         rows.prefill(0, ids[0, :12].tolist())
-        rows.read(ids[:, :3], ids.new_tensor([12]), view=15, keep=1)
-        got = rows.read(ids[:, 12:], ids.new_tensor([12]), view=16, keep=4).float()
+        rows.read(ids[:, :3], ids.new_tensor([12]), view=24, keep=1)
+        # Slots past the last token are looked at too, as in a batch with a longer row.
+        got = rows.read(ids[:, 12:], ids.new_tensor([12]), view=24, keep=4).float()
     except (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         raise FairspecError(
             f"{model.name}: cannot be stepped with a cache ({hub.one_line(error)}). Choose another."

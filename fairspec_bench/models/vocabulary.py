@@ -56,10 +56,12 @@ def read_tokens(folder: Path) -> Tokens | None:
 def difference(one: Tokens, other: Tokens) -> str | None:
     """Where the second tokenizer first differs from the first, `None` where it does not.
 
-    Added tokens that only one has are no difference: to the other they are padding.
+    Added tokens that only one has are no difference: to the other they are padding. Nor are those that are only
+    `renamed`.
     """
-    mine, theirs = ({number: token for token, number in each.ids.items()} for each in (one, other))
-    for number in sorted({*mine, *theirs}):
+    mine, theirs = by_id(one), by_id(other)
+    names = renamed(one, other)
+    for number in sorted({*mine, *theirs} - names):
         here, there = mine.get(number), theirs.get(number)
         if here == there:
             continue
@@ -69,6 +71,39 @@ def difference(one: Tokens, other: Tokens) -> str | None:
             continue
         return f"id {number} is {_shown(there)}, not {_shown(here)}"
     return None
+
+
+def renamed(one: Tokens, other: Tokens) -> frozenset[int]:
+    """The ids of tokens that were added to both, under names of which neither is another token of the other.
+
+    Releases of one tokenizer give reserved tokens a name: Llama 3's <|reserved_special_token_2|> is Llama 3.1's
+    <|finetune_right_pad_id|>.
+    """
+    mine, theirs = by_id(one), by_id(other)
+    return frozenset(
+        number
+        for number in one.added & other.added
+        if mine[number] != theirs[number] and mine[number] not in other.ids and theirs[number] not in one.ids
+    )
+
+
+def agreement(one: Tokens, other: Tokens) -> str:
+    """How many of the ids that either has are the same token in both, in words."""
+    ids = {*one.ids.values(), *other.ids.values()}
+    same = sum(other.ids.get(token) == number for token, number in one.ids.items())
+    return f"{same:,} of {len(ids):,} ids agree"
+
+
+def renaming(one: Tokens, other: Tokens, ids: frozenset[int]) -> str:
+    """The first of the ids that are `renamed`, with both names, and how many more there are."""
+    first = min(ids)
+    more = f" and {len(ids) - 1} more" if len(ids) > 1 else ""
+    return f"id {first} is {_shown(by_id(other)[first])}, not {_shown(by_id(one)[first])}{more}"
+
+
+def by_id(tokens: Tokens) -> dict[int, str]:
+    """The token of every id."""
+    return {number: token for token, number in tokens.ids.items()}
 
 
 def _shown(token: str | None) -> str:

@@ -70,7 +70,7 @@ class RunConfig(VersionedRecord):
     of a sweep, sorted, the run's own among them; empty: there is none. `generation_config_not_followed` are settings of
     the verifier's `generation_config.json` that would change texts (`schemas.generation_settings`). `end_warnings` say
     where outputs may not end as one would expect: stop strings that the tokenizer loses, end-of-text ids that are not
-    followed.
+    followed. `vocabulary_warnings` name tokens that are called otherwise in the drafter, which are never proposed.
     """
 
     later = frozenset(
@@ -84,6 +84,7 @@ class RunConfig(VersionedRecord):
             "generation_config_not_followed",
             "chat_template_args",
             "end_warnings",
+            "vocabulary_warnings",
         }
     )
 
@@ -113,6 +114,7 @@ class RunConfig(VersionedRecord):
     generation_config_not_followed: dict[str, JsonValue] = Field(default={})
     chat_template_args: dict[str, JsonValue] | None = None
     end_warnings: tuple[str, ...] = ()
+    vocabulary_warnings: tuple[str, ...] = ()
 
     @property
     def served(self) -> bool:

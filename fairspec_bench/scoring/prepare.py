@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from fairspec_bench.engine.drafters.base import Drafter
 from fairspec_bench.engine.drafters.kinds import drafter_kind
+from fairspec_bench.engine.drafters.model import ModelDrafter
 from fairspec_bench.engine.drafters.registry import load_drafter
 from fairspec_bench.models.codec import Codec, prompts_sha256
 from fairspec_bench.models.model import Model, load_model
@@ -209,6 +210,7 @@ def configure(
                 *_unused_end(verifier.eos_ids, codec, ask.verifier.name),
                 *_lost_stops(questions, codec, ask.verifier.name),
             ),
+            "vocabulary_warnings": drafter.warnings if isinstance(drafter, ModelDrafter) else (),
         },
     )
     _check_sweeps(made)

@@ -77,7 +77,11 @@ def test_what_is_recorded_is_a_field_of_the_configuration() -> None:
         assert where.split(".")[0] in RunConfig.model_fields, option.name
     recorded = {option.option.recorded.split(".")[0] for option in parameters(RunOptions) if option.option.recorded}
     made = {"schema_version", "verifier", "drafter", "tokenizer_sha256", "chunks", "clusters", "gammas", "batch_sizes"}
-    found = {"generation_config_not_followed", "end_warnings"}  # in the models' files, once they are read
+    found = {
+        "generation_config_not_followed",
+        "end_warnings",
+        "vocabulary_warnings",
+    }  # in the models' files, once they are read
     assert recorded | made | found == set(RunConfig.model_fields)
     assert RunOptions(model_spec("v"), None, ("mgsm",)).recorded.keys() <= RunConfig.model_fields.keys()
 

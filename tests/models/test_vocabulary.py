@@ -5,17 +5,31 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from saved_models import refusal, saved
-from tiny_models import family
+from tiny_models import encode, family, generate, noised, prompts, requests, stock
+from tiny_pair import save_pair
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import BPE, WordLevel
 
-from fairspec_bench.models.model import Model, check_vocabulary, load_model, wrap
+import fairspec_bench as fs
+from fairspec_bench.engine import speculative
+from fairspec_bench.engine.batch import Batch
+from fairspec_bench.engine.drafters.model import ModelDrafter
+from fairspec_bench.engine.sampling import log_probs
+from fairspec_bench.engine.speculative import decode
+from fairspec_bench.models.model import Model, Rows, check_vocabulary, load_model, wrap
 from fairspec_bench.models.vocabulary import difference, read_tokens
 from fairspec_bench.schemas.base import FairspecError
+from fairspec_bench.schemas.config import Backend, SamplingParams
+from fairspec_bench.scoring.reference import make_references
+from fairspec_bench.scoring.replay import replay
+from fairspec_bench.scoring.run_folder import RunFolder
 
 WORDS = [f"w{i}" for i in range(60)]
 Put = Callable[..., Model]
@@ -56,7 +70,6 @@ def test_what_is_the_same_is_let_through(put: Put) -> None:
     ("words", "added", "said"),
     [
         ([WORDS[1], WORDS[0], *WORDS[2:]], ["<end>"], "id 0 is 'w1', not 'w0'"),
-        (WORDS, ["<stop>"], "id 60 is '<stop>', not '<end>'"),
         (WORDS, ["<pad>", "<end>"], "id 60 is '<pad>', not '<end>'"),
         (WORDS[:50], ["<end>"], "id 50 is '<end>', not 'w50'"),
         (WORDS[:50], None, "id 50 is no token, not 'w50'"),
@@ -121,3 +134,121 @@ def test_a_planted_bug_is_seen(put: Put, monkeypatch: pytest.MonkeyPatch) -> Non
     one, other = put("one", WORDS), put("other", [WORDS[1], WORDS[0], *WORDS[2:]])
     with pytest.raises(pytest.fail.Exception), pytest.raises(FairspecError):
         check_vocabulary(one, other)
+
+
+# --------------------------------------------------------------------------- added tokens of other names
+
+
+OLD = ["<end>", "<reserved 1>", "<pad>"]
+NEW = ["<end>", "<tool>", "<pad>"]
+RENAMED = 61
+
+
+def test_the_share_of_ids_that_agree_is_told(put: Put) -> None:
+    one, other = put("one", WORDS, OLD), put("other", [*WORDS[:50], "ten", *WORDS[51:]], OLD)
+    assert "id 50 is 'ten', not 'w50'. 62 of 63 ids agree. Choose" in refusal(lambda: check_vocabulary(one, other))
+    shorter = put("shorter", WORDS[:20])
+    assert "20 of 63 ids agree." in refusal(lambda: check_vocabulary(one, shorter))
+
+
+def test_added_tokens_of_other_names_are_let_through(put: Put) -> None:
+    one, other = put("one", WORDS, OLD), put("other", WORDS, NEW)
+    assert check_vocabulary(one, one) == frozenset()
+    assert check_vocabulary(one, other) == check_vocabulary(other, one) == {RENAMED}
+    drafter = ModelDrafter(other, one)
+    (said,) = drafter.warnings
+    assert said.startswith(f"{other.name}: id 61 is '<tool>', not '<reserved 1>' as in {one.name}. ")
+    assert ModelDrafter(one, one).warnings == ()
+    plain = put("plain", [*WORDS, "<end>", "a word", "<pad>"])
+    assert "id 61 is 'a word', not '<reserved 1>'" in refusal(lambda: check_vocabulary(one, plain))
+    moved = put("moved", WORDS, ["<end>", "<pad>", "<tool>"])
+    assert "id 61 is '<pad>', not '<reserved 1>'" in refusal(lambda: check_vocabulary(one, moved))
+
+
+def test_a_run_names_added_tokens_of_other_names(tmp_path: Path) -> None:
+    verifier, drafter = save_pair(tmp_path / "pair")
+    state = json.loads((drafter / "tokenizer.json").read_text())
+    last = max(state["added_tokens"], key=lambda token: token["id"])
+    old, last["content"] = last["content"], "<renamed>"
+    (drafter / "tokenizer.json").write_text(json.dumps(state).replace(json.dumps(old), '"<renamed>"'))
+    said: list[str] = []
+    report = fs.run(
+        str(verifier), str(drafter), ["embedded_math"], tmp_path / "run",
+        languages=("en",), limit=1, max_new_tokens=4, race_rounds=0, say=said.append, cache=None,
+    )  # fmt: skip
+    (warning,) = RunFolder(tmp_path / "run").config.vocabulary_warnings
+    assert f"id {last['id']} is '<renamed>', not {old!r}" in warning
+    assert f"note: {warning}" in said
+    assert warning in report.notes
+
+
+PROMPTS = prompts(8, 3, 20, vocab=60)
+
+
+def renamed_pair(put: Put) -> tuple[Model, ModelDrafter]:
+    """Both models like the renamed id, the drafter more."""
+    verifier = put("verifier", WORDS, OLD)
+    drafter = noised(verifier, 0.05)
+    with torch.no_grad():
+        for model, loud in ((verifier, 1.5), (drafter, 3.0)):
+            model.hf.lm_head.weight[RENAMED] *= loud
+    folder = put("names", WORDS, NEW)
+    return verifier, ModelDrafter(replace(drafter, vocabulary=folder.vocabulary, home=folder.home), verifier)
+
+
+def check_never_proposed(put: Put, sampling: SamplingParams, backend: Backend = "eager") -> None:
+    verifier, drafter = renamed_pair(put)
+    verifier = replace(verifier, backend=backend)
+    drafter = replace(drafter, verifier=verifier)
+    drafts: list[torch.Tensor] = []
+    accept = speculative.accept
+
+    def watched(batch: Batch, x: torch.Tensor, *rest: Any) -> Any:
+        drafts.append(x.clone())
+        return accept(batch, x, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(speculative, "accept", watched)
+        asked = requests(PROMPTS, 12)
+        done = list(decode(verifier, drafter, asked, sampling=sampling, gamma=3, batch_size=5, seed=0))
+    assert sum(len(row.ids) for row in done) > 50
+    assert not any((each == RENAMED).any() for each in drafts)
+    encoded = encode(PROMPTS, 12)
+    references = list(make_references(verifier, encoded, sampling=sampling, batch_size=8, seed=0, chunk="s"))
+    assert any(RENAMED in reference.ids for reference in references)
+    lines = list(replay(verifier, drafter, encoded, references, sampling=sampling, seed=0, batch_size=8, chunk="s"))
+    assert not any(RENAMED in line.draft_ids for line in lines)
+    plain = SamplingParams(temperature=1.0)
+    for line, prompt, reference in zip(lines, encoded, references, strict=True):
+        ids = torch.tensor([[*prompt.ids, *reference.ids]])
+        with torch.no_grad():
+            p, q = (stock(model)(ids).logits[0, len(prompt.ids) : -1] for model in (verifier, drafter.model))
+        q[:, RENAMED] = -torch.inf
+        overlap = torch.minimum(log_probs(p, plain).exp(), log_probs(q, plain).exp()).sum()
+        assert line.overlap == pytest.approx(float(overlap), rel=1e-3, abs=1e-4)
+    if sampling.greedy:
+        hf = stock(verifier)
+        got = {row.key: row.ids for row in done}
+        assert [got[f"p{i}"] for i in range(len(PROMPTS))] == [generate(hf, ids, 12) for ids in PROMPTS]
+
+
+@pytest.mark.parametrize("sampling", [SamplingParams(), SamplingParams(temperature=1.0)], ids=["greedy", "sampled"])
+def test_a_renamed_id_is_never_proposed(put: Put, sampling: SamplingParams) -> None:
+    """Texts are the verifier's, which may choose it, and replay has the q that decoding had."""
+    check_never_proposed(put, sampling)
+
+
+def test_a_renamed_id_is_never_proposed_by_a_recorded_block(put: Put) -> None:
+    check_never_proposed(put, SamplingParams(), "graph")
+
+
+def test_a_mask_that_is_left_out_is_seen(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin = Rows.__init__
+
+    def planted(self: Rows, *args: Any) -> None:
+        begin(self, *args)
+        self.never = None
+
+    monkeypatch.setattr(Rows, "__init__", planted)
+    with pytest.raises(AssertionError):
+        check_never_proposed(put, SamplingParams())

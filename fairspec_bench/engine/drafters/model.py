@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 import torch
@@ -26,7 +26,7 @@ from fairspec_bench.engine.drafters.base import (
 from fairspec_bench.engine.sampling import fit_vocabulary
 from fairspec_bench.engine.teacher_forcing import TeacherForcing
 from fairspec_bench.models.hub import locate
-from fairspec_bench.models.model import Model, Rows, check_vocabulary
+from fairspec_bench.models.model import Model, Rows, check_vocabulary, renaming_warning
 from fairspec_bench.schemas.base import FairspecError, Record
 
 LOWEST, HIGHEST = 0.01, 100.0
@@ -45,7 +45,7 @@ class ModelDrafter:
     """A smaller causal model of the same vocabulary.
 
     Its logits are divided by a temperature of its own; then the sampling parameters apply to q as they do to p. Greedy
-    drafts do not depend on it.
+    drafts do not depend on it. Added tokens that have another name in the verifier are never proposed.
 
     Attributes:
         temperature: the drafter's own temperature.
@@ -59,7 +59,9 @@ class ModelDrafter:
     kind: str = field(default="model", init=False)
 
     def __post_init__(self) -> None:
-        check_vocabulary(self.verifier, self.model)
+        never = check_vocabulary(self.verifier, self.model)
+        if never - self.model.never:
+            object.__setattr__(self, "model", replace(self.model, never=self.model.never | never))
         if not LOWEST <= self.temperature <= HIGHEST:
             raise FairspecError(f"drafter option temperature={self.temperature}: must be from {LOWEST} to {HIGHEST}.")
 
@@ -73,6 +75,11 @@ class ModelDrafter:
             return self.model.identity
         text = json.dumps(sorted(self.temperatures.items()))
         return f"{self.model.identity}+temperatures-sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """A line where added tokens have another name in the verifier."""
+        return renaming_warning(self.verifier, self.model, self.model.never)
 
     def own_temperature(self, group: str) -> float:
         """The temperature for prompts of a group."""

@@ -71,8 +71,12 @@ def prepare_served(kind: ServingEngine, ask: RunOptions) -> ServingContext:
     weights = not elsewhere
     verifier = read_card(ask.verifier.name, ask.verifier.source, ask.verifier.revision, kind.name, weights=weights)
     drafter = kind.speculation(ask.drafter, ask.gamma) if ask.drafter else None
-    if drafter and drafter.model and drafter.shares_vocabulary:
-        check_vocabulary(verifier, drafter.model)
+    shared = drafter.model if drafter and drafter.model and drafter.shares_vocabulary else None
+    if shared and (renamed := check_vocabulary(verifier, shared)):
+        raise FairspecError(
+            f"{shared.name}: id {min(renamed)} has another name in {verifier.name}, and a serving engine may propose "
+            "it. Leave --backend out: this engine does not."
+        )
     dropped = prepare.drop(questions, [card for card in (verifier, drafter.model if drafter else None) if card])
     config = prepare.configure(_recorded(ask), questions, dropped, codec, verifier, drafter)
     start = partial(kind.start, ask, verifier, drafter)
