@@ -281,8 +281,12 @@ def _check(
     verifier: Model, drafter: Drafter | None, requests: Iterable[Request], reference: ReferenceIds | None
 ) -> None:
     for request in requests:
-        if not 0 <= min(request.ids) <= max(request.ids) < verifier.vocab_size:
-            raise FairspecError(f"{request.key}: a prompt id is not one of {verifier.name}. Use its own tokenizer.")
+        wrong = [each for each in request.ids if not 0 <= each < verifier.vocab_size]
+        if wrong:
+            raise FairspecError(
+                f"{request.key}: prompt id {wrong[0]} is not one of the {verifier.vocab_size} of {verifier.name}. Use "
+                "its own tokenizer; was its tokenizer extended and the model not resized?"
+            )
         if reference is not None and not reference.get(request.key):
             raise FairspecError(f"{request.key}: no reference ids to commit. Make the references first.")
         for model in filter(None, [verifier, drafter.model if drafter else None]):

@@ -27,7 +27,12 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 MAX_ADAPTER_BYTES = 2**20
 _TEXT = ("*.json", "*.model", "*.txt", "*.jinja")
+_PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+
+
+class PickledWeightsError(FairspecError):
+    """A model whose only weights are pickled."""
 
 
 # --------------------------------------------------------------------------- is it reachable
@@ -175,7 +180,9 @@ def _place(name: str, revision: str | None, files: tuple[str, ...], require: Cal
         raise FairspecError(
             f"{name}: no such folder, and no Hub id ({one_line(error)}). Give one of the two."
         ) from None
-    except (LocalEntryNotFoundError, FairspecError):
+    except (LocalEntryNotFoundError, FairspecError) as error:
+        if isinstance(error, PickledWeightsError) and not reachable():
+            raise
         folder = _download(name, revision, files)
         require(folder, name)
     return ModelFiles(folder, folder.name)
@@ -241,6 +248,11 @@ def _require_safetensors(folder: Path, name: str) -> None:
     if lost := [file for file in wanted if not (folder / file).is_file()]:
         raise FairspecError(f"{name}: {lost[0]} is missing in {folder}. Fetch the model again.")
     if not any(folder.glob("*.safetensors")):
+        if pickled := sorted(path.name for kind in _PICKLED for path in folder.glob(kind)):
+            raise PickledWeightsError(
+                f"{name}: its weights are pickled ({pickled[0]}), and loading a pickle may run its code. Convert them: "
+                "load them with Transformers where you trust them, then save_pretrained, which writes safetensors."
+            )
         raise FairspecError(f"{name}: no *.safetensors in {folder}; other formats are refused. Convert it first.")
 
 

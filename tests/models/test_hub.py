@@ -106,6 +106,19 @@ def test_a_snapshot_that_was_not_fetched_whole_is_no_model(cache: Cache) -> None
     assert load_model("org/verifier", revision="v1").revision == OLD
 
 
+def test_pickled_weights_alone_are_refused(cache: Cache, pairs: list[tuple[Path, Path]], tmp_path: Path) -> None:
+    """In a folder and in the cache, where they are not taken for a download that broke off."""
+    folder = shutil.copytree(pairs[0][1], tmp_path / "old")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    cache.put("org/old", OLD, folder, "main")
+    for name in (str(folder), "org/old"):
+        message = refusal(lambda name=name: load_model(name))
+        assert message.startswith(f"{name}: its weights are pickled (pytorch_model.bin)")
+        assert "save_pretrained, which writes safetensors" in message
+    (folder / "pytorch_model.bin").unlink()
+    assert "no *.safetensors" in refusal(lambda: load_model(str(folder)))
+
+
 def test_an_adapter_names_its_base_by_id_and_revision(
     cache: Cache, pairs: list[tuple[Path, Path]], tmp_path: Path
 ) -> None:

@@ -100,7 +100,7 @@ def _other_shape(folder: Path) -> None:
     [
         (_no_config, "no config.json"),
         (_torn_config, "cannot be loaded"),
-        (_pickle_only, "safetensors"),
+        (_pickle_only, "pickled"),
         (_torn_weights, "cannot be loaded"),
         (_lost_shard, "model-00002.safetensors is missing"),
         (_own_code, "cannot be loaded"),
@@ -232,6 +232,16 @@ def test_vocabularies_are_compared_by_meaning(tmp_path: Path) -> None:
 def first(model: module.Model, ids: list[int], max_new_tokens: int, batch_size: int = 1) -> object:
     asked = [Request(f"p{i}", tuple(ids), max_new_tokens, i) for i in range(batch_size)]
     return next(decode(model, None, asked, sampling=SamplingParams(), gamma=0, batch_size=batch_size, seed=0))
+
+
+def test_a_prompt_id_past_the_vocabulary() -> None:
+    """As from a tokenizer that was extended without its model."""
+    model = wrap(family("llama"), "llama")
+    assert first(model, [9, VOCAB - 1], 2).ids
+    for ids, wrong in (([9, VOCAB, 70], VOCAB), ([-1, 9], -1)):
+        message = refusal(lambda ids=ids: first(model, ids, 2))
+        assert message.startswith(f"p0: prompt id {wrong} is not one of the {VOCAB} of llama.")
+        assert "was its tokenizer extended and the model not resized?" in message
 
 
 def test_a_prompt_must_fit() -> None:
