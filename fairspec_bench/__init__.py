@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fairspec_bench.api.board import board, build_board
     from fairspec_bench.api.demo import demo
-    from fairspec_bench.api.doctor import doctor
+    from fairspec_bench.api.doctor import doctor, examine_pair
     from fairspec_bench.api.experiments import agree, reproduce, study
     from fairspec_bench.api.mitigation import list_methods, mitigate, train_testbed
     from fairspec_bench.api.models import list_pairs, load_pair
@@ -46,6 +46,7 @@ __all__ = [
     "compare",
     "demo",
     "doctor",
+    "examine_pair",
     "export",
     "lines_frame",
     "list_methods",
@@ -78,7 +79,7 @@ _HOMES = {
         "build_board",
     ),
     "api.demo": ("demo",),
-    "api.doctor": ("doctor",),
+    "api.doctor": ("doctor", "examine_pair"),
     "api.experiments": (
         "agree",
         "reproduce",

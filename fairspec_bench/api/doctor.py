@@ -1,16 +1,22 @@
-"""What `fairspec doctor` checks: device, versions, extras, embedded pair, data, Hub, cache; and what to do."""
+"""What `fairspec doctor` checks: device, versions, extras, embedded pair, data, Hub, cache; or a pair; what to do."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 from fairspec_bench.api.models import load_pair
-from fairspec_bench.api.options import CACHE_DIR, cache_folder
+from fairspec_bench.api.options import CACHE_DIR, cache_folder, run_options
 from fairspec_bench.api.suites import list_suites
 from fairspec_bench.models.hub import EMBEDDED
 from fairspec_bench.schemas.base import FairspecError
+from fairspec_bench.schemas.options import ModelSpec
+
+if TYPE_CHECKING:
+    from fairspec_bench.scoring.executors.serving.model_files import Card
 
 EXTRAS = (
     ("vllm", "--backend vllm", "In an environment of its own: pip install 'fairspec-bench[vllm]' (docs/VLLM.md)."),
@@ -23,7 +29,7 @@ EXTRAS = (
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One thing that `doctor` checked. `advice` says what to do where it is not `ok`."""
+    """One check. `advice` says what to do where it is not `ok`; nothing runs without what is `needed`."""
 
     name: str
     ok: bool
@@ -135,3 +141,128 @@ def _cache() -> CheckResult:
         return CheckResult("reference cache", True, False, f"{folder}, {free}")
     advice = f"Set {CACHE_DIR} to a folder of yours."
     return CheckResult("reference cache", False, True, f"{folder} cannot be written", advice)
+
+
+# --------------------------------------------------------------------------- a pair
+
+
+def examine_pair(verifier: str, drafter: str | None = None) -> tuple[CheckResult, ...]:
+    """Whether a verifier and its drafter can be run, by their configurations and tokenizers; no weights are loaded.
+
+    A check that is `needed` and not `ok` is what a run would refuse. Raises `FairspecError` for a name that is none.
+    """
+    options = run_options(verifier, drafter, ())
+    sides = [("verifier", options.verifier), *([("drafter", options.drafter)] if options.drafter else [])]
+    found: list[CheckResult] = []
+    cards: list[Card] = []
+    for side, spec in sides:
+        if spec.kind != "model":
+            found.append(CheckResult(side, True, True, f"{spec.name}: a drafter of kind {spec.kind}, without a model"))
+            continue
+        try:
+            card = _card(spec)
+            found.extend(_model(side, card))
+            cards.append(card)
+        except FairspecError as error:
+            found.append(CheckResult(side, False, True, str(error)))
+    if cards and cards[0].name == options.verifier.name:
+        found.extend(_texts(cards[0]))
+    if len(cards) == 2:
+        found.extend(_fit(*cards))
+    return tuple(found)
+
+
+def _card(spec: ModelSpec) -> Card:
+    """A model by its files; an adapter by its base's. On the Hub only small files are fetched."""
+    from fairspec_bench.models import hub
+    from fairspec_bench.scoring.executors.serving.model_files import read_card
+
+    here = hub.find_local(spec.source) is not None or hub.offline()
+    place = (hub.locate if here else hub.locate_tokenizer)(spec.source, spec.revision)
+    base = hub.read_base(place.folder)
+    source, revision = (base.name, base.revision) if base and base.name else (spec.source, spec.revision)
+    return read_card(spec.name, source, revision, "eager", weights=here)
+
+
+def _model(side: str, card: Card) -> Iterator[CheckResult]:
+    """What one model is. Raises `FairspecError` for one that cannot be decoded."""
+    from transformers import AutoConfig
+
+    from fairspec_bench.models.model import check_config
+    from fairspec_bench.schemas.generation_settings import not_followed, warning
+
+    whole = AutoConfig.from_pretrained(card.folder, local_files_only=True, trust_remote_code=False)
+    check_config(whole, card.name)
+    config = whole.get_text_config(decoder=True)
+    window = getattr(config, "sliding_window", None)
+    kind = f"sliding windows of {window} tokens, exact at any gamma" if _slides(config) else "full attention"
+    limit = "any length" if card.max_positions is None else f"{card.max_positions:,} positions"
+    yield CheckResult(side, True, True, f"{card.name}: {config.model_type}, {kind}, {limit}, {card.vocab_size:,} ids")
+    if card.parameters is None:
+        yield CheckResult(f"{side} memory", False, False, "no weights here, so their size is unknown", "Fetch them.")
+    else:
+        sizes = " and ".join(f"{card.parameters * width / 1e9:.2g} GB in {dtype}" for dtype, width in _WIDTHS.items())
+        count = f"{card.parameters / 1e6:,.2f} M parameters"
+        yield CheckResult(f"{side} memory", True, False, f"{count}: weights of {sizes}, and the cache beside them")
+    ignored = warning(card.name, not_followed(card.generation_config, greedy=True))
+    if side == "verifier" and ignored:
+        yield CheckResult("generation_config.json", False, False, ignored)
+
+
+_WIDTHS = {"float32": 4, "bfloat16": 2}
+
+
+def _slides(config: Any) -> bool:
+    kinds = getattr(config, "layer_types", None)
+    return "sliding_attention" in kinds if kinds else bool(getattr(config, "sliding_window", None))
+
+
+def _texts(card: Card) -> Iterator[CheckResult]:
+    """How the verifier's texts begin and end: chat template, end-of-text ids, stop strings of the suites here."""
+    from fairspec_bench.models.codec import Codec
+    from fairspec_bench.scoring.prepare import lost_stops, unused_end
+    from fairspec_bench.suites.suite import load_suite
+
+    try:
+        codec = Codec(str(card.home))
+    except FairspecError as error:
+        yield CheckResult("tokenizer", False, True, str(error))
+        return
+    has = "has one: --apply_chat_template uses it" if codec.tokenizer.chat_template else "none: prompts are plain text"
+    yield CheckResult("chat template", True, False, has)
+    ends = unused_end(card.eos_ids, codec, card.name)
+    yield from (CheckResult("end of text", False, False, line) for line in ends)
+    if not ends:
+        yield CheckResult("end of text", True, False, f"id {', '.join(map(str, sorted(card.eos_ids)))}")
+    prompts = []
+    for info in list_suites():
+        try:
+            prompts.extend(load_suite(info.name, limit=1).prompts)
+        except FairspecError:  # its data is not here
+            continue
+    lost = lost_stops(prompts, codec, card.name)
+    yield from (CheckResult("stop strings", False, False, line) for line in lost)
+    if not lost:
+        suites = ", ".join(dict.fromkeys(prompt.suite for prompt in prompts))
+        yield CheckResult("stop strings", True, False, f"the tokenizer writes those of {suites}")
+
+
+def _fit(verifier: Card, drafter: Card) -> Iterator[CheckResult]:
+    """Whether the drafter drafts for the verifier."""
+    from fairspec_bench.models.model import check_vocabulary, renaming_warning
+
+    try:
+        renamed = check_vocabulary(verifier, drafter)
+    except FairspecError as error:
+        yield CheckResult("vocabulary", False, True, str(error))
+        return
+    warnings = renaming_warning(verifier, drafter, renamed)
+    yield from (CheckResult("vocabulary", False, False, line) for line in warnings)
+    if not warnings:
+        yield CheckResult("vocabulary", True, True, "the same token by the same id")
+    shorter = drafter.max_positions is not None and drafter.max_positions < (verifier.max_positions or 2**31)
+    if shorter:
+        advice = f"Prompts that need more than {drafter.max_positions:,} with their output are left out."
+        yield CheckResult(
+            "positions", False, False, f"the drafter has {drafter.max_positions:,}, the verifier more", advice
+        )

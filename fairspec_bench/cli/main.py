@@ -347,14 +347,24 @@ def pin(
 
 
 @app.command(rich_help_panel=LOOK)
-def doctor() -> None:
-    """Check device, versions, data and models. What is missing is shown with what to do about it."""
+def doctor(
+    verifier: Annotated[str | None, typer.Argument(help="A pair to examine without loading weights.")] = None,
+    drafter: Annotated[str | None, typer.Argument(help="Its drafter.")] = None,
+) -> None:
+    """Check device, versions, data and models, or a pair. What is missing is shown with what to do about it."""
     from fairspec_bench.api import doctor
 
     silence()
+    if verifier is not None:
+        pair = doctor.examine_pair(verifier, drafter)
+        for finding in pair:
+            say(_finding(finding, "OK     ", "REFUSED", "NOTE   "))
+        if any(finding.needed and not finding.ok for finding in pair):
+            raise typer.Exit(2)
+        return
     findings = doctor.doctor()
     for finding in findings:
-        say(_finding(finding))
+        say(_finding(finding, "ok     ", "MISSING", "absent "))
     if any(finding.needed and not finding.ok for finding in findings):
         raise typer.Exit(1)
 
@@ -374,8 +384,8 @@ def _print_in(format: str, out: Path | None, shown: Report | Comparison) -> None
         say(export(shown, format).decode().rstrip("\n"))
 
 
-def _finding(finding: CheckResult) -> str:
-    mark = "ok     " if finding.ok else "MISSING" if finding.needed else "absent "
+def _finding(finding: CheckResult, ok: str, needed: str, other: str) -> str:
+    mark = ok if finding.ok else needed if finding.needed else other
     return f"{mark} {finding.name}: {finding.found}{f'. {finding.advice}' if finding.advice else ''}"
 
 

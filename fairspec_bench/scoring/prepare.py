@@ -5,7 +5,7 @@ Makes no tokens and writes no files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -207,8 +207,8 @@ def configure(
             "gammas": tuple(sorted({ask.gamma, *ask.gammas})) if ask.sweeps else (),
             "batch_sizes": tuple(sorted({ask.batch_size, *ask.batch_sizes})) if ask.sweeps else (),
             "end_warnings": (
-                *_unused_end(verifier.eos_ids, codec, ask.verifier.name),
-                *_lost_stops(questions, codec, ask.verifier.name),
+                *unused_end(verifier.eos_ids, codec, ask.verifier.name),
+                *lost_stops(questions.prompts.values(), codec, ask.verifier.name),
             ),
             "vocabulary_warnings": drafter.warnings if isinstance(drafter, ModelDrafter) else (),
         },
@@ -217,7 +217,7 @@ def configure(
     return made
 
 
-def _unused_end(eos_ids: frozenset[int], codec: Codec, name: str) -> tuple[str, ...]:
+def unused_end(eos_ids: frozenset[int], codec: Codec, name: str) -> tuple[str, ...]:
     """A line where the model names no end-of-text id, or not the one that its tokenizer calls so."""
     token, own = codec.tokenizer.eos_token, codec.tokenizer.eos_token_id
     if eos_ids and (own is None or own in eos_ids):
@@ -227,10 +227,10 @@ def _unused_end(eos_ids: frozenset[int], codec: Codec, name: str) -> tuple[str, 
     return (f"{name} names {ends}{other}. Set eos_token_id in its generation_config.json if that is wrong.",)
 
 
-def _lost_stops(questions: RunPrompts, codec: Codec, name: str) -> tuple[str, ...]:
+def lost_stops(prompts: Iterable[Prompt], codec: Codec, name: str) -> tuple[str, ...]:
     """A line for each stop string of a suite at which texts cannot end, because the tokenizer loses it."""
     lost: dict[tuple[str, str], list[str]] = {}
-    for prompt in questions.prompts.values():
+    for prompt in prompts:
         for stop in filter(codec.loses, prompt.stops):
             languages = lost.setdefault((prompt.suite, stop), [])
             if prompt.language not in languages:

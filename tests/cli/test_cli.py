@@ -249,6 +249,56 @@ def test_doctor_says_what_is_missing_and_what_to_do(
     assert "MISSING embedded pair: the embedded pair is gone." in out
 
 
+def test_doctor_examines_a_pair_without_its_weights(
+    fairspec: Shell, pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loaded(*args: object, **kwargs: object) -> None:
+        raise AssertionError("weights were loaded")
+
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", loaded)
+    verifier, drafter = pair
+    status, out, _ = fairspec("doctor", verifier, drafter)
+    assert status == 0
+    assert f"OK      verifier: {verifier}: llama, full attention, 512 positions, 300 ids" in out
+    assert "M parameters: weights of" in out
+    assert "OK      vocabulary: the same token by the same id" in out
+    assert "OK      stop strings: the tokenizer writes those of" in out
+    assert "REFUSED" not in out
+
+    def changed(name: str, file: str, **values: object) -> Path:
+        folder = shutil.copytree(drafter, tmp_path / name)
+        path = folder / file
+        path.write_text(json.dumps(json.loads(path.read_text()) | values))
+        return folder
+
+    status, out, _ = fairspec("doctor", changed("other end", "generation_config.json", eos_token_id=2), "lookup")
+    assert status == 0
+    assert "NOTE    end of text: " in out
+    assert "OK      drafter: lookup: a drafter of kind lookup" in out
+    for name, values, reason in [
+        ("recurrent", {"model_type": "mamba2"}, "cannot be rolled back"),
+        ("alibi", {"model_type": "bloom"}, "bloom has ALiBi"),
+    ]:
+        status, out, _ = fairspec("doctor", verifier, changed(name, "config.json", **values))
+        assert status == 2
+        assert f"REFUSED drafter: {tmp_path / name}: {values['model_type']}" in out
+        assert reason in out
+    other = shutil.copytree(drafter, tmp_path / "other words")
+    text = (other / "tokenizer.json").read_text()
+    state = json.loads(text)
+    vocabulary = state["model"]["vocab"]
+    one, two = sorted(vocabulary, key=vocabulary.__getitem__)[20:22]
+    vocabulary[one], vocabulary[two] = vocabulary[two], vocabulary[one]
+    (other / "tokenizer.json").write_text(json.dumps(state))
+    status, out, _ = fairspec("doctor", verifier, other)
+    assert status == 2
+    assert f"REFUSED vocabulary: {other}: its vocabulary is not that of {verifier}: id 20 is" in out
+    (other / "model.safetensors").rename(other / "pytorch_model.bin")
+    status, out, _ = fairspec("doctor", other)
+    assert status == 2
+    assert f"REFUSED verifier: {other}: its weights are pickled" in out
+
+
 def test_demo_scores_the_embedded_pair_and_builds_the_site(
     fairspec: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
