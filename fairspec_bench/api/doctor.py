@@ -16,6 +16,7 @@ from fairspec_bench.schemas.base import FairspecError
 from fairspec_bench.schemas.options import ModelSpec
 
 if TYPE_CHECKING:
+    from fairspec_bench.schemas.prompts import Prompt
     from fairspec_bench.scoring.executors.serving.model_files import Card
 
 EXTRAS = (
@@ -234,7 +235,7 @@ def _texts(card: Card) -> Iterator[CheckResult]:
     yield from (CheckResult("end of text", False, False, line) for line in ends)
     if not ends:
         yield CheckResult("end of text", True, False, f"id {', '.join(map(str, sorted(card.eos_ids)))}")
-    prompts = []
+    prompts: list[Prompt] = []
     for info in list_suites():
         try:
             prompts.extend(load_suite(info.name, limit=1).prompts)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from tiny_pair import contents, lasting, save_pair
+from transformers import RwkvConfig
 
 import fairspec_bench
 from fairspec_bench.api import doctor
@@ -276,7 +277,7 @@ def test_doctor_examines_a_pair_without_its_weights(
     assert "NOTE    end of text: " in out
     assert "OK      drafter: lookup: a drafter of kind lookup" in out
     for name, values, reason in [
-        ("recurrent", {"model_type": "mamba2"}, "cannot be rolled back"),
+        ("recurrent", RwkvConfig(vocab_size=300).to_dict(), "cannot be rolled back"),
         ("alibi", {"model_type": "bloom"}, "bloom has ALiBi"),
     ]:
         status, out, _ = fairspec("doctor", verifier, changed(name, "config.json", **values))
