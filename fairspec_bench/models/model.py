@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, GenerationConfig, PreTrainedModel
@@ -273,7 +274,7 @@ def _pretrained(
             device_map=device_map or placed,
             **asked,
         )
-    except (ImportError, OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+    except (ImportError, OSError, ValueError, RuntimeError, KeyError, SafetensorError, StrictDataclassError) as error:
         reason = hub.one_line(error)
         raise FairspecError(f"{name}: cannot be loaded ({reason}). Fetch it again or choose another.") from error
     if info["missing_keys"]:

@@ -70,6 +70,11 @@ def _torn_config(folder: Path) -> None:
     (folder / "config.json").write_text('{"model_type": "lla')
 
 
+def _contradicting_config(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "mamba2"}))
+
+
 def _pickle_only(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
 
@@ -100,6 +105,7 @@ def _other_shape(folder: Path) -> None:
     [
         (_no_config, "no config.json"),
         (_torn_config, "cannot be loaded"),
+        (_contradicting_config, "Inconsistent configuration"),
         (_pickle_only, "pickled"),
         (_torn_weights, "cannot be loaded"),
         (_lost_shard, "model-00002.safetensors is missing"),

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, GenerationConfig
 
@@ -79,7 +80,7 @@ def read_card(name: str, source: str, revision: str | None, backend: Backend, *,
         )
     try:
         config = AutoConfig.from_pretrained(place.folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
         raise FairspecError(f"{name}: cannot be read ({hub.one_line(error)}). Fetch it again.") from error
     text = config.get_text_config(decoder=True)
     tokens = read_tokens(place.folder)
