@@ -148,7 +148,7 @@ def _cache() -> CheckResult:
 
 
 def examine_pair(verifier: str, drafter: str | None = None) -> tuple[CheckResult, ...]:
-    """Whether a verifier and its drafter can be run, by their configurations and tokenizers; no weights are loaded.
+    """What would stop a run of a verifier and its drafter, by configurations and tokenizers; no weights are loaded.
 
     A check that is `needed` and not `ok` is what a run would refuse. Raises `FairspecError` for a name that is none.
     """
