@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fairspec_bench.api.demo import DEMO_SUITES
+from fairspec_bench.api.demo import EMBEDDED_SUITES
 from fairspec_bench.api.mitigation import BUILT_IN_PROMPTS, default_rate
 from fairspec_bench.api.names import slug
 from fairspec_bench.api.options import RUN, cache_folder, check_run, run_options
@@ -209,7 +209,7 @@ def _pair(text: str) -> tuple[tuple[str, str], tuple[Arguments, Arguments], dict
 
     verifier, comma, drafter = text.partition(",")
     if comma:
-        return (verifier, drafter), ({}, {}), {"suites": DEMO_SUITES if verifier.startswith(EMBEDDED) else ()}
+        return (verifier, drafter), ({}, {}), {"suites": EMBEDDED_SUITES if verifier.startswith(EMBEDDED) else ()}
     known = load_pair_file(text)
     models = known.verifier, known.drafter
     first, second = ({"revision": each.revision} if each.revision else {} for each in models)

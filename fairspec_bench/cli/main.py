@@ -77,7 +77,6 @@ def common(
 @declared(*RUN, *parameters(ExecutionOptions))
 def run(options: dict[str, Any]) -> None:
     """Score a pair on suites. Resumable: rerun the same command."""
-    from fairspec_bench.api.reports import render
     from fairspec_bench.api.runs import default_out
     from fairspec_bench.api.runs import run as score
 
@@ -88,8 +87,7 @@ def run(options: dict[str, Any]) -> None:
     if shard := report.config.shard:
         say(f"shard {shard[0]}/{shard[1]} done: {folder}. When all are: fairspec merge OUT SHARD…")
     else:
-        show_rich(render(report))
-        say(f"run: {folder}")
+        _print_first(report, folder)
 
 
 @app.command(cls=GroupedCommand, rich_help_panel=MEASURE)
@@ -108,11 +106,9 @@ def merge(
     shards: Annotated[list[Path], typer.Argument(help="The run folders made with --shard i/n.")],
 ) -> None:
     """Join the shards of a run into the whole."""
-    from fairspec_bench.api.reports import render
     from fairspec_bench.api.runs import merge as join
 
-    show_rich(render(join(out, shards)))
-    say(f"run: {out}")
+    _print_first(join(out, shards), out)
 
 
 @app.command(cls=GroupedCommand, rich_help_panel=MEASURE)
@@ -267,18 +263,21 @@ app.add_typer(board.site_app, name="site", rich_help_panel=PUBLISH)
 
 @app.command(rich_help_panel=LOOK)
 def demo(
-    quick: Annotated[bool, typer.Option("--quick", help="Three languages, few prompts.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Three languages, few prompts: a minute.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Two suites and longer races: ten minutes.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for the run and the site.")] = Path("runs/demo"),
 ) -> None:
     """Score, fine-tune and rescore the embedded pair. Then build its site."""
     from fairspec_bench.api.demo import demo as run_demo
-    from fairspec_bench.api.reports import render
+    from fairspec_bench.reporting.first_screen import render_change
 
+    if quick and full:
+        raise FairspecError("--quick and --full: give one of them.")
     with progress() as show:
-        made = run_demo(out, quick=quick, on_progress=of_run(show), on_training=of_training(show))
-    show_rich(render(made.reports[0]))
-    show_rich(render(made.change))
-    say(f"runs: {made.before}, {made.after}", f"page: {made.page}")
+        made = run_demo(out, size="quick" if quick else "full" if full else "demo", on_progress=show)
+    _print_first(made.reports[0], made.before)
+    show_rich(render_change(made.change))
+    say(f"After fine-tuning with s-CDF: fairspec report {made.after}", f"page: {made.page}")
 
 
 @app.command(rich_help_panel=LOOK)
@@ -287,13 +286,16 @@ def report(
     other: Annotated[Path | None, typer.Argument(help="Another: the paired difference, other − first.")] = None,
     format: Annotated[str, typer.Option("--format", help="table, csv, json, md, latex or parquet.")] = "table",
     out: Annotated[Path | None, typer.Option(help="File to write to; parquet needs one.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Every table, not only the first screen.")] = False,
 ) -> None:
-    """Show the tables of a run, or the paired difference of two. All is computed from their lines."""
+    """Show what a run found, or the paired difference of two. All is computed from their lines."""
     from fairspec_bench.api import reports
 
     reports.check_format(format, to_file=out is not None)
-    shown = reports.report(run) if other is None else reports.compare(run, other)
-    _print_in(format, out, shown)
+    if other is None and format == "table" and out is None and not full:
+        _print_first(reports.report(run), run)
+    else:
+        _print_in(format, out, reports.report(run) if other is None else reports.compare(run, other))
 
 
 @app.command(rich_help_panel=LOOK)
@@ -382,6 +384,13 @@ def _print_in(format: str, out: Path | None, shown: Report | Comparison) -> None
         show_rich(render(shown))
     else:
         say(export(shown, format).decode().rstrip("\n"))
+
+
+def _print_first(report: Report, folder: Path) -> None:
+    from fairspec_bench.reporting.first_screen import render_first
+
+    show_rich(render_first(report))
+    say(f"Every table: fairspec report {folder} --full")
 
 
 def _finding(finding: CheckResult, ok: str, needed: str, other: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -62,16 +63,27 @@ def progress() -> Iterator[Show]:
 
 
 @contextmanager
-def plain() -> Iterator[Show]:
-    last = ""
+def plain(clock: Callable[[], float] = time.monotonic) -> Iterator[Show]:
+    """Lines for a log: what was done, of how much, and the time left at the pace since the start of this process."""
+    last, begun, before = "", clock(), -1.0
 
     def show(label: str, done: float, total: float) -> None:
-        nonlocal last
+        nonlocal last, begun, before
+        if before < 0:  # what an earlier process did is no part of the pace
+            begun, before = clock(), done
         if label != last:
             last = label
-            typer.echo(f"{done / total:4.0%} {label}", err=True)
+            left = (clock() - begun) * (total - done) / (done - before) if done > before else None
+            typer.echo(f"{done / total:4.0%} {label}{'' if left is None else f', {duration(left)} left'}", err=True)
 
     yield show
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `12 min` or `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from transformers import RwkvConfig
 
 import fairspec_bench
 from fairspec_bench.api import doctor
-from fairspec_bench.api.demo import DEMO_SUITES
+from fairspec_bench.api.demo import SIZES, SUITES
 from fairspec_bench.api.options import run_options
 from fairspec_bench.api.reports import FORMATS
 from fairspec_bench.cli.main import main
@@ -139,7 +139,7 @@ def test_run_prints_tables_and_where(fairspec: Shell, pair: tuple[Path, Path], r
     status, out, err = fairspec("run", *small(pair), "--out", run_folder)
     assert status == 0
     assert "acceptance" in out
-    assert out.rstrip().endswith(f"run: {run_folder}")
+    assert out.rstrip().endswith(f"fairspec report {run_folder} --full")
     assert contents(run_folder) == before
     assert err == ""
 
@@ -182,7 +182,7 @@ def test_report_goes_to_a_file(fairspec: Shell, run_folder: Path, tmp_path: Path
             assert (status, said) == (0, f"written: {out}\n")
             assert out.read_bytes() == fairspec_bench.export(made, format)
             if format != "parquet":
-                assert fairspec("report", *runs, "--format", format)[1].split() == out.read_text().split()
+                assert fairspec("report", *runs, "--format", format, "--full")[1].split() == out.read_text().split()
         frame = pd.read_parquet(tmp_path / f"{len(runs)}.parquet")
         pd.testing.assert_frame_equal(frame, fairspec_bench.report_frame(made))
 
@@ -195,7 +195,7 @@ def test_parts_merge_into_the_run(fairspec: Shell, pair: tuple[Path, Path], run_
         assert out == f"shard {number}/2 done: {part}. When all are: fairspec merge OUT SHARD…\n"
     status, out, _ = fairspec("merge", tmp_path / "merged", *parts)
     assert status == 0
-    assert out.rstrip().endswith(f"run: {tmp_path / 'merged'}")
+    assert out.rstrip().endswith(f"fairspec report {tmp_path / 'merged'} --full")
     assert lasting(tmp_path / "merged") == lasting(run_folder)
 
 
@@ -303,24 +303,25 @@ def test_doctor_examines_a_pair_without_its_weights(
 def test_demo_scores_the_embedded_pair_and_builds_the_site(
     fairspec: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(
-        "fairspec_bench.api.demo.DEMO_QUICK",
-        {"languages": ("en", "te"), "limit": 2, "max_new_tokens": 12, "race_rounds": 0},
-    )
+    options = {"languages": ("en", "te"), "limit": 2, "max_new_tokens": 12, "race_rounds": 0}
     training = {"prompts": ("embedded_math",), "languages": ("en", "te"), "limit": 5, "steps": 2}
-    monkeypatch.setattr("fairspec_bench.api.demo.DEMO_QUICK_TRAINING", training)
-    status, out, _ = fairspec("demo", "--quick", "--out", tmp_path / "demo")
+    monkeypatch.setitem(SIZES, "quick", (SUITES, options, training))
+    status, out, err = fairspec("demo", "--quick", "--out", tmp_path / "demo")
     assert status == 0
+    shares = [int(each.split("%")[0]) for each in err.splitlines() if "%" in each]
+    assert shares == sorted(shares)
+    assert "score again: " in err
     run, page = tmp_path / "demo/embedded-pair-quick", tmp_path / "demo/site/index.html"
     after = tmp_path / "demo/embedded-pair-fine-tuned-quick"
-    assert out.rstrip().endswith(f"runs: {run}, {after}\npage: {page}")
+    assert out.rstrip().endswith(f"After fine-tuning with s-CDF: fairspec report {after}\npage: {page}")
+    assert f"Every table: fairspec report {run} --full" in out
     assert "Before and after fine-tuning: <bdi>embedded_math</bdi>" in page.read_text(encoding="utf-8")
     tuned, report = fairspec_bench.report(after), fairspec_bench.report(run)
     assert tuned.config.verifier == report.config.verifier
     assert tuned.config.drafter != report.config.drafter
     assert report.config.verifier.name == "embedded:verifier"
     assert str(report.config.verifier.revision).startswith("weights-sha256:")
-    assert [suite.suite for suite in report.suites] == list(DEMO_SUITES)
+    assert [suite.suite for suite in report.suites] == list(SUITES)
 
 
 def test_mitigate_mends_and_says_where(fairspec: Shell, pair: tuple[Path, Path], tmp_path: Path) -> None:
