@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ EXTRAS = (
     ("accelerate", "device_map, lm-eval's hf", "pip install 'fairspec-bench[spread]'."),
 )
 """What is not needed, what needs it, and how to get it."""
+SUITE = "suite "
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,20 @@ def doctor() -> tuple[CheckResult, ...]:
         _token(),
         _cache(),
     )
+
+
+def runnable(findings: Iterable[CheckResult]) -> str:
+    """One line: what can be run now, and what each other suite waits for."""
+    found = list(findings)
+    if broken := [each.name for each in found if each.needed and not each.ok]:
+        return f"You can run nothing yet: {', '.join(broken)} above."
+    suites = {each.name.removeprefix(SUITE): each for each in found if each.name.startswith(SUITE)}
+    ready = [name for name, each in suites.items() if each.ok]
+    waiting = [name for name, each in suites.items() if not each.ok]
+    first = f"You can run: fairspec run VERIFIER DRAFTER --suite {ready[0]}" if ready else "You can run no suite"
+    others = f" (or {', '.join(ready[1:])})" if ready[1:] else ""
+    lacking = f" Without data: {', '.join(waiting)}; see above." if waiting else ""
+    return f"{first}{others}.{lacking}"
 
 
 def _cuda() -> CheckResult:
@@ -99,7 +114,7 @@ def _suite(name: str) -> CheckResult:
     from fairspec_bench.suites import suite
 
     status = suite.describe(name)
-    title = f"suite {name}"
+    title = f"{SUITE}{name}"
     if status.problem:
         what, _, advice = status.problem.partition(": ")[2].partition(". ")
         return CheckResult(title, False, False, what, advice)

@@ -367,6 +367,7 @@ def doctor(
     findings = doctor.doctor()
     for finding in findings:
         say(_finding(finding, "ok     ", "MISSING", "absent "))
+    say(doctor.runnable(findings))
     if any(finding.needed and not finding.ok for finding in findings):
         raise typer.Exit(1)
 

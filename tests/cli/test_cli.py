@@ -240,6 +240,9 @@ def test_doctor_says_what_is_missing_and_what_to_do(
     assert "ok      embedded pair: loads and fits" in out
     assert "absent  suite mgsm: no data" in out
     assert "absent  hub: HF_HUB_OFFLINE is set" in out
+    last = out.splitlines()[-1]
+    assert last.startswith("You can run: fairspec run VERIFIER DRAFTER --suite embedded_")
+    assert "Without data: " in last and "mgsm" in last.partition("Without data: ")[2]
 
     def broken(name: str) -> None:
         raise FairspecError("the embedded pair is gone.")
@@ -248,6 +251,7 @@ def test_doctor_says_what_is_missing_and_what_to_do(
     status, out, _ = fairspec("doctor")
     assert status == 1
     assert "MISSING embedded pair: the embedded pair is gone." in out
+    assert out.splitlines()[-1] == "You can run nothing yet: embedded pair above."
 
 
 def test_doctor_examines_a_pair_without_its_weights(
