@@ -59,12 +59,14 @@ CLAIMS = f"{FEW} --seeds 1 --steps 1 --training_limit 5 --race_rounds 0"
 
 ADDED = (
     ("README.md", "fairspec run VERIFIER DRAFTER --suite mgsm --languages", "--limit 2 --race_rounds 0"),
+    ("docs/COMMANDS.md", "fairspec run VERIFIER DRAFTER --suite mgsm --languages", "--limit 2 --race_rounds 0"),
     ("README.md", "fairspec plan", FEW),
+    ("docs/COMMANDS.md", "fairspec plan", FEW),
     ("README.md", "fairspec mitigate", TUNED),
-    ("README.md", "fairspec submit new", PROMPTED),
-    ("README.md", "fairspec submit score", "--race_rounds 0"),
-    ("README.md", "fairspec run … --shard", f"{FEW} --race_rounds 0"),
-    ("README.md", "fairspec run … --gamma", SWEPT),
+    ("docs/COMMANDS.md", "fairspec mitigate", TUNED),
+    ("docs/COMMANDS.md", "fairspec submit new", PROMPTED),
+    ("docs/COMMANDS.md", "fairspec run … --shard", f"{FEW} --race_rounds 0"),
+    ("docs/COMMANDS.md", "fairspec run … --gamma", SWEPT),
     ("CONTRIBUTING.md", "fairspec submit audit", AUDIT),
     ("docs/LM-EVAL.md", "fairspec lm-eval", "--limit 1"),
     ("docs/SUBMITTING.md", "fairspec submit new", PROMPTED),
@@ -81,7 +83,9 @@ ADDED = (
 )
 """Document, start of a command, options added to it: the last value of an option counts."""
 
-FIRST = {"README.md": f"fairspec run embedded:verifier lookup --suite embedded_math {FEW} --race_rounds 0 --out runs/y"}
+FIRST = {
+    "docs/COMMANDS.md": f"fairspec run embedded:verifier lookup --suite embedded_math {FEW} --race_rounds 0 --out runs/y"
+}
 """What a document assumes was run before."""
 
 LONGEST = 300
@@ -98,12 +102,10 @@ PARSED = (
     ("docs/tutorials/publish.md", "gh ", REMOTE),
     ("docs/tutorials/publish.md", "fairspec submit check --changed-from", REMOTE),
     ("CONTRIBUTING.md", 'fairspec submit audit submissions/SLUG --auditor "Your name" --private', OTHER_TRACK),
-    ("README.md", "fairspec reproduce", TUTORIAL),
-    ("README.md", "fairspec study", HOURS),
-    ("README.md", "fairspec testbed", HOURS),
-    ("README.md", "fairspec run … --backend compile", HOURS),
-    ("README.md", "fairspec run VERIFIER DRAFTER --suite mgsm --backend vllm", VLLM),
-    ("README.md", "fairspec agree", VLLM),
+    ("docs/COMMANDS.md", "fairspec reproduce", TUTORIAL),
+    ("docs/COMMANDS.md", "fairspec study", HOURS),
+    ("docs/COMMANDS.md", "fairspec testbed", HOURS),
+    ("docs/COMMANDS.md", "fairspec run … --backend compile", HOURS),
     ("docs/MODELS.md", "fairspec pin", NETWORK),
     ("docs/MODELS.md", "fairspec run BIG SMALL", NETWORK),
     ("docs/REPRODUCING.md", "fairspec reproduce qwen2.5", GPU),
