@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -15,13 +16,16 @@ from fairspec_bench.schemas.prompts import Encoded, StopCheck
 
 DRAFTER, VERIFIER = 0, 1
 """Whose logits: the last axis of `Batch.peaks`."""
+LEAST_SHARED = 32
+"""From how many tokens on a prefix is worth a pass by itself."""
 
 
 @dataclass(frozen=True)
 class Request:
     """A prompt to continue by at most `max_new_tokens` tokens; `stream` is the number of its own random stream.
 
-    A drafter may hold something of its own for each `group`, the prompt's task.
+    A drafter may hold something of its own for each `group`, the prompt's task. The first `shared` ids are prefilled
+    once for all prompts that begin with them.
     """
 
     key: str
@@ -30,6 +34,7 @@ class Request:
     stream: int
     stop: StopCheck | None = None
     group: str = ""
+    shared: int = 0
 
 
 def as_request(encoded: Encoded, stop: StopCheck | None = None, *, max_new_tokens: int | None = None) -> Request:
@@ -42,7 +47,26 @@ def as_request(encoded: Encoded, stop: StopCheck | None = None, *, max_new_token
         stream,
         stop,
         encoded.group,
+        encoded.shared,
     )
+
+
+def with_prefixes(encoded: Iterable[Encoded]) -> list[Encoded]:
+    """The same prompts, each with what all prompts of its group begin with as `shared`."""
+    prompts = list(encoded)
+    groups: dict[str, list[tuple[int, ...]]] = {}
+    for prompt in prompts:
+        groups.setdefault(prompt.group, []).append(prompt.ids)
+    shared = {group: _shared(ids) for group, ids in groups.items()}
+    return [prompt.model_copy(update={"shared": shared[prompt.group]}) for prompt in prompts]
+
+
+def _shared(prompts: Sequence[tuple[int, ...]]) -> int:
+    """How many ids all of several prompts begin with, so that each has one more at least; 0 for too few."""
+    first, last = min(prompts), max(prompts)  # what lies between them in order begins as both do
+    equal = sum(1 for _ in takewhile(lambda ids: ids[0] == ids[1], zip(first, last, strict=False)))
+    length = min(equal, min(map(len, prompts)) - 1)
+    return length if len(prompts) > 1 and length >= LEAST_SHARED else 0
 
 
 def padded(lists: Sequence[Sequence[int]], width: int, device: torch.device) -> Tensor:

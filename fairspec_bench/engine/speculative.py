@@ -149,17 +149,22 @@ class DecodeState:
             forced=forced,
         )
         self.verifier = model.rows(size, slots)
+        self.small = drafter.model if drafter else None
         self.models = ((drafter.model or drafter).name if drafter else "", model.name)
         self.drafter: DraftSession = drafter.begin(size, slots) if drafter else NoDrafter()
         self.steps = self.backend(Clock(model.device))
         self.reference: ReferenceIds | None = None
 
     def prefill(self, row: int, request: Request) -> RunningRequest:
-        """Give a row to a request: prefill both models and commit output position 1, a block of no drafts."""
+        """Give a row to a request: prefill both models and commit output position 1, a block of no drafts.
+
+        The time of a prefix that prompts share counts for each of them.
+        """
+        shared_ns, drafter_shared_ns = (_shared_ns(model, request) for model in (self.verifier.model, self.small))
         clock, reference = self.steps.clock, None if self.reference is None else self.reference[request.key]
         self.batch.place(row, request, reference)
         begun = clock.now()
-        logits = self.verifier.prefill(row, request.ids)
+        logits = self.verifier.prefill(row, request.ids, request.shared)
         batch = self.batch.row(row)
         nothing = batch.ids[:, :0]
         _, finite, token = commit(batch, nothing, *accept(batch, nothing, None, logits)).flatten().tolist()
@@ -168,8 +173,8 @@ class DecodeState:
         running = RunningRequest(
             request,
             request.max_new_tokens if reference is None else len(reference),
-            prefill_ns=prefilled - begun,
-            drafter_prefill_ns=clock.now() - prefilled,
+            prefill_ns=prefilled - begun + shared_ns,
+            drafter_prefill_ns=clock.now() - prefilled + drafter_shared_ns,
             before=dict(clock.totals),
             models=self.models,
         )
@@ -180,6 +185,12 @@ class DecodeState:
         """Run a block on all rows, the furthest of which has its last token in slot `last_slot`."""
         self.batch.view = min(self.slots, self.backend.slots(last_slot + self.gamma + 1))
         return self.steps.block(block, self.batch)
+
+
+def _shared_ns(model: Model | None, request: Request) -> int:
+    """Nanoseconds that the prefix of a request took this model, which has it prefilled from here on."""
+    prefix = model.prefix(request.ids, request.shared) if model else None
+    return prefix.ns if prefix else 0
 
 
 def decode(

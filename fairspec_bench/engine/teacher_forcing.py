@@ -16,8 +16,8 @@ from fairspec_bench.models.model import Model
 class TeacherForcing:
     """A teacher-forced pass over the texts that followed some prompts, both lists of B lists of ids.
 
-    `keys` are the prompts' names in errors; the token after a text's first is output position `position`. Logits are on
-    the model's own vocabulary, or on one of `vocab_size`.
+    `keys` are the prompts' names in errors, `shared` how many ids each shares with others (`Request`). The token after
+    a text's first is output position `position`. Logits are on the model's own vocabulary, or on one of `vocab_size`.
     """
 
     def __init__(
@@ -27,6 +27,7 @@ class TeacherForcing:
         texts: Sequence[Sequence[int]],
         keys: Sequence[str],
         *,
+        shared: Sequence[int] | None = None,
         position: int = 2,
         vocab_size: int | None = None,
     ):
@@ -43,7 +44,7 @@ class TeacherForcing:
         self.keys, self.position, self.vocab_size = keys, position, vocab_size
         self.rows = model.rows(len(texts), self.end + longest)
         for row, ids in enumerate(prompts):
-            self.rows.prefill(row, ids)
+            self.rows.prefill(row, ids, shared[row] if shared else 0)
 
     def before(self) -> Tensor:
         """Logits [B, 1, V] that predict the texts' first tokens; before any piece. Raises as `piece` does.

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
+from fairspec_bench.engine.batch import with_prefixes
 from fairspec_bench.mitigation import methods
 from fairspec_bench.mitigation.corpus import Corpus, Example, count_examples
 from fairspec_bench.mitigation.methods import Fitted, Trained
@@ -220,7 +221,8 @@ def make_corpus(
     held_out: list[Example] = []
     total = sum(map(len, by_task.values()))
     for task, pairs in by_task.items():
-        task_prompts, task_encoded = zip(*pairs, strict=True)
+        task_prompts = [prompt for prompt, _ in pairs]
+        task_encoded = with_prefixes(encoded for _, encoded in pairs)
         references = continuations(
             verifier,
             codec,

@@ -7,6 +7,7 @@ what lies beyond the position of a row is masked, then overwritten.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 PACKED = "packed_sdpa"
+PREFIX_BYTES = 2**30
+"""About how much the shared prefixes that are kept of one model may take."""
 
 
 class RowCache(Cache):
@@ -69,6 +72,19 @@ class RowCache(Cache):
                 layer.keys[row].zero_()
                 layer.values[row].zero_()
 
+    def copy(self, row: int, source: RowCache) -> None:
+        """Fill the first slots of a row with all slots of `source`, a cache of one row of the same model."""
+        for mine, given in zip(self.layers, source.layers, strict=True):
+            if not mine.is_initialized:
+                mine.lazy_initialization(given.keys.transpose(1, 2), given.values.transpose(1, 2))
+            mine.keys[row, : source.max_len] = given.keys[0]
+            mine.values[row, : source.max_len] = given.values[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its keys and values."""
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.layers if layer.is_initialized)
+
     def _form(self, mask: Tensor) -> Tensor:
         if not self.eager:
             return mask
@@ -112,6 +128,39 @@ class _RowLayer(CacheLayerMixin):
 
     def get_max_length(self) -> int:
         return self.cache.max_len
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Ids with which several prompts begin, prefilled into a cache of one row in `ns` nanoseconds."""
+
+    ids: tuple[int, ...]
+    cache: RowCache
+    ns: int
+
+
+class Prefixes:
+    """The prefixes of one model, while its weights stay as they are.
+
+    Beyond `PREFIX_BYTES` those go that were used longest ago, but never the last one used.
+    """
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[int, ...], Prefix] = {}
+
+    def get(self, ids: tuple[int, ...]) -> Prefix | None:
+        """The prefix of these ids if it is kept, from now on the last one used."""
+        if (found := self.kept.pop(ids, None)) is not None:
+            self.kept[ids] = found
+        return found
+
+    def add(self, prefix: Prefix) -> None:
+        """Keep a prefix."""
+        self.kept[prefix.ids] = prefix
+        sizes = {ids: each.cache.nbytes for ids, each in self.kept.items()}
+        for ids in list(sizes)[:-1]:
+            if sum(sizes.values()) > PREFIX_BYTES:
+                del self.kept[ids], sizes[ids]
 
 
 def packed_sdpa(

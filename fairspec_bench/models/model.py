@@ -6,8 +6,9 @@ Never runs code that came with a model.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +24,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, 
 
 from fairspec_bench.models import hub
 from fairspec_bench.models.adapters import adapter_sha256, merged
-from fairspec_bench.models.kv_cache import PACKED, RowCache
+from fairspec_bench.models.kv_cache import PACKED, Prefix, Prefixes, RowCache
 from fairspec_bench.models.positions import max_positions, rope_switch
 from fairspec_bench.models.quantization import asked_quantization, is_quantized, own_quantization, stored
 from fairspec_bench.models.vocabulary import Tokens, agreement, difference, read_tokens, renamed, renaming
@@ -52,6 +53,7 @@ class Model:
         home: its tokenizer's folder.
         backend: how its steps are run, an entry of `BACKENDS`.
         never: ids that it never chooses: their logits are −inf.
+        prefixes: what prompts share, prefilled already.
     """
 
     hf: PreTrainedModel
@@ -66,6 +68,7 @@ class Model:
     home: Path | None = None
     backend: Backend = "eager"
     never: frozenset[int] = frozenset()
+    prefixes: Prefixes = field(default_factory=Prefixes, repr=False)
 
     @property
     def device(self) -> torch.device:
@@ -125,6 +128,29 @@ class Model:
             raise FairspecError(f"{self.name}: with LongRoPE a row depends on its batch. Use --batch_size 1.")
         return Rows(self, batch, max_len)
 
+    def prefix(self, ids: Sequence[int], shared: int) -> Prefix | None:
+        """The first `shared` ids of a prompt, prefilled unless they are kept; `None` where none are shared.
+
+        A prompt's last token is never within: its logits are not kept. With LongRoPE keys depend on how long the whole
+        prompt is, so that nothing is shared.
+        """
+        head = tuple(ids[: min(shared, len(ids) - 1)])
+        if not head or self.rope_switch is not None:
+            return None
+        found = self.prefixes.get(head)
+        if found is None:
+            begun, rows = self._now(), self.rows(1, len(head))
+            rows.prefill(0, head)
+            found = Prefix(head, rows.cache, self._now() - begun)
+            self.prefixes.add(found)
+        return found
+
+    def _now(self) -> int:
+        """Nanoseconds on a steady clock, after all work on the device is done."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter_ns()
+
 
 class Rows:
     """One model at work on a ragged batch: its cache and its passes."""
@@ -143,12 +169,19 @@ class Rows:
         return self.forward(tokens, start, self.cache.ruler[:view], keep)
 
     @torch.no_grad()
-    def prefill(self, row: int, ids: Sequence[int]) -> Tensor:
-        """Run a whole prompt into one row, in chunks of bounded memory; → logits [1, 1, V] after its last token."""
+    def prefill(self, row: int, ids: Sequence[int], shared: int = 0) -> Tensor:
+        """Run a whole prompt into one row, in chunks of bounded memory; → logits [1, 1, V] after its last token.
+
+        Its first `shared` ids are run once for all prompts that begin with them, and copied. The chunks, and so the
+        bits, follow from the ids and `shared` alone, whichever prompt comes first.
+        """
         self.cache.clear(row)
+        prefix = self.model.prefix(ids, shared)
+        if prefix is not None:
+            self.cache.copy(row, prefix.cache)
         tokens = torch.tensor([ids], device=self.model.device)
         chunk = len(ids) if self.model.rope_switch is not None else PREFILL_CHUNK
-        for start in range(0, len(ids), chunk):
+        for start in range(len(prefix.ids) if prefix else 0, len(ids), chunk):
             piece = tokens[:, start : start + chunk]
             slot = self.cache.ruler[: start + piece.shape[1]]
             logits = self.forward(piece, piece.new_full((1,), start), slot, 1, row)

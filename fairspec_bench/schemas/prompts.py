@@ -44,10 +44,14 @@ class Prompt(Record):
 
 
 class Encoded(Record):
-    """A prompt as ids. `group` is opaque to the engine; `sha` is `ids_sha256(ids)`."""
+    """A prompt as ids. `group` is opaque to the engine; `sha` is `ids_sha256(ids)`.
+
+    Its first `shared` ids are those of the other prompts of its group too (exemplars), to be prefilled once for all.
+    """
 
     key: str
     group: str
     ids: tuple[int, ...] = Field(min_length=1)
     sha: Sha256
     max_new_tokens: int = Field(gt=0)
+    shared: int = Field(default=0, ge=0)

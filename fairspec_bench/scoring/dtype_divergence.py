@@ -52,7 +52,8 @@ def divergences(
 def _first_of(verifier: Model, pairs: Sequence[tuple[Encoded, Reference]], memory_bytes: int) -> list[Left]:
     """The first divergence of each output of a batch; they are read no further than the last of them."""
     prompts, texts = [prompt.ids for prompt, _ in pairs], [reference.ids for _, reference in pairs]
-    forced = TeacherForcing(verifier, prompts, texts, [prompt.key for prompt, _ in pairs])
+    shared, keys = [prompt.shared for prompt, _ in pairs], [prompt.key for prompt, _ in pairs]
+    forced = TeacherForcing(verifier, prompts, texts, keys, shared=shared)
     counts = torch.tensor([len(reference.ids) for _, reference in pairs], device=forced.text.device)
     piece = max(1, memory_bytes // (len(pairs) * verifier.vocab_size * 4 * WORKING_COPIES))
     left: list[Left] = [None] * len(pairs)

@@ -6,13 +6,19 @@ Estimated from prompts as ids, the configuration of the models and, where the we
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
 from typing import Any
 
+import torch
+
+from fairspec_bench.engine.clock import Clock
 from fairspec_bench.engine.drafters.kinds import drafter_kind
-from fairspec_bench.engine.speculative import Decoded, as_request, decode
+from fairspec_bench.engine.queue import RequestQueue, RunningRequest
+from fairspec_bench.engine.speculative import Decoder, DecodeState, Request, commit, speculative_decode
 from fairspec_bench.models import hub
+from fairspec_bench.models.kv_cache import PREFIX_BYTES
 from fairspec_bench.models.model import DTYPES, Model
 from fairspec_bench.models.positions import max_positions
 from fairspec_bench.schemas.base import FairspecError
@@ -23,7 +29,8 @@ from fairspec_bench.schemas.stages import MODES, unit_keys
 from fairspec_bench.scoring.prepare import RunContext, RunPrompts, encode, load_codec, load_suites, prepare
 from fairspec_bench.scoring.stages import MAKERS, Pace, Workload
 
-MEASURED_TOKENS = 8
+MEASURED_TOKENS, MEASUREMENTS, ENOUGH_NS = 128, 5, 250_000_000
+"""Of a prompt, to be timed; how often anything is, at most, and after how many nanoseconds no more."""
 REPLAY_BYTES = 2**30
 BYTES_PER_ID = 7
 BYTES_PER_BETA = 21
@@ -35,7 +42,10 @@ NS_PER_HOUR = 3.6e12
 
 @dataclass(frozen=True)
 class TaskPlan:
-    """One language of a suite. Tokens are counted, output tokens are at most `max_new_tokens`."""
+    """One language of a suite. Tokens are counted, output tokens are at most `max_new_tokens`.
+
+    `shared_tokens` are those that all its prompts begin with, which are prefilled once.
+    """
 
     task: str
     prompts: int
@@ -43,6 +53,7 @@ class TaskPlan:
     prompt_tokens: int
     longest_prompt: int
     most_output_tokens: int
+    shared_tokens: int
 
 
 @dataclass(frozen=True)
@@ -73,7 +84,8 @@ def plan_run(ask: RunOptions) -> Plan:
     check(ask)
     asks = [model for model in (ask.verifier, ask.drafter) if model and drafter_kind(model.kind).causal_lm]
     if all(_weights_here(model) for model in asks):
-        prepared = prepare(ask)
+        # Whether steps can be compiled takes a minute to find out.
+        prepared = prepare(replace(ask, backend=ask.backend or ("eager" if ask.device == "cpu" else None)))
         models = [prepared.verifier] + ([m] if prepared.drafter and (m := prepared.drafter.model) else [])
         sizes = [_size(model.hf.config, ask.dtype) for model in models]
         gone = {line.key for line in prepared.dropped}
@@ -85,7 +97,8 @@ def plan_run(ask: RunOptions) -> Plan:
             hours=_hours(prepared, models),
             assumptions=(
                 *_COMMON,
-                _TIMED.format(steps=MEASURED_TOKENS, device=ask.device),
+                _TIMED.format(tokens=MEASURED_TOKENS, device=ask.device),
+                *([_EAGER] if ask.backend is None and ask.device == "cpu" else []),
                 *_unfollowed(ask, prepared.verifier.generation_config),
             ),
         )
@@ -105,9 +118,10 @@ _COMMON = (
     "references already cached cost nothing; they are counted all the same",
 )
 _TIMED = (
-    "times are of {steps} tokens decoded just now on {device}; drafted decoding counts as slow as plain, and a race "
-    "as if it went to its end"
+    "times are of {tokens} tokens of a prompt and of single steps, just now on {device}; drafted decoding counts as "
+    "slow as plain, and a race as if it went to its end"
 )
+_EAGER = "steps run as they are; a long run may compile them, which makes small models faster"
 _UNTIMED = "no times: the weights are not here; parameters are counted from the configuration"
 
 
@@ -162,7 +176,6 @@ def _unfollowed(ask: RunOptions, config: Any) -> tuple[str, ...]:
 
 
 def _size(config: Any, dtype: str) -> _Size:
-    import torch
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
@@ -192,6 +205,7 @@ def _tasks(questions: RunPrompts, gone: set[str]) -> tuple[TaskPlan, ...]:
                 prompt_tokens=sum(len(prompt.ids) for prompt in kept),
                 longest_prompt=max((len(prompt.ids) for prompt in prompts), default=0),
                 most_output_tokens=sum(prompt.max_new_tokens for prompt in kept),
+                shared_tokens=prompts[0].shared,
             )
         )
     return tuple(made)
@@ -203,11 +217,13 @@ def _memory(sizes: Iterable[_Size], tasks: Sequence[TaskPlan], ask: RunOptions) 
     max_new_tokens = max((task.most_output_tokens // task.prompts for task in tasks if task.prompts), default=0)
     gammas, batch_sizes = {ask.gamma, *ask.gammas}, {ask.batch_size, *ask.batch_sizes}
     longest = max((task.longest_prompt for task in tasks), default=0) + max_new_tokens + max(gammas) + 1
+    shared = sum(task.shared_tokens for task in tasks)
     # A sweep keeps the buffers of every configuration, so that none is timed while it makes them.
     rows = sum(batch_sizes) * (1 + len(gammas)) if ask.sweeps else ask.batch_size
     found = {
         "weights": sum(size.parameters for size in sizes) * DTYPES[ask.dtype].itemsize,
         "caches": sum(size.cache_bytes for size in sizes) * longest * rows,
+        "prefixes": sum(min(PREFIX_BYTES, size.cache_bytes * shared) for size in sizes),
         "working": REPLAY_BYTES,
     }
     if ask.checks_float32:
@@ -242,44 +258,86 @@ def _hours(prepared: RunContext, models: Sequence[Model]) -> dict[str, float]:
     paces = [_pace(model, prepared) for model in models]
     exact = _pace(prepared.float32_verifier(), prepared) if config.float32_check else None
     spent: dict[str, float] = {}
+    known: dict[str, set[tuple[int, ...]]] = {}
     for unit, keys in unit_keys(config).items():
         prompts = [encoded[key] for key in keys]
-        load = Workload(config, prompts, paces[0], paces[1] if len(paces) > 1 else None, exact)
+        before = known.setdefault(unit.stage, set())
+        prefixes = {prompt.ids[: prompt.shared] for prompt in prompts} - before
+        before |= prefixes
+        load = Workload(config, prompts, sum(map(len, prefixes)), paces[0], paces[1] if len(paces) > 1 else None, exact)
         spent[unit.stage] = spent.get(unit.stage, 0.0) + MAKERS[unit.stage].ns(load) / NS_PER_HOUR
     return spent
 
 
 def _pace(model: Model, prepared: RunContext) -> Pace:
-    """Time a few steps on the longest prompts, which cost most; the first pass warms up."""
-    chunks = prepared.config.chunks.values()
-    prompts = sorted((prepared.questions.encoded[key] for keys in chunks for key in keys), key=lambda p: -len(p.ids))
-    size = prepared.config.batch_size
-    alone, batch = _timed(model, prompts[:1], prepared), _timed(model, prompts[:size], prepared)
-    prefill = sum(done.prefill_ns for done in batch) / sum(len(prompt.ids) for prompt in prompts[:size])
-    return Pace(prefill, _step(batch), _step(alone))
+    """Times of a piece of a prompt and of single steps, each as deep in a text as it is on average.
+
+    Attention takes longer the more stands before a token, in proportion, so that the mean depth gives the mean time.
+    Caches are as large as in the run but empty: nothing is prefilled to get there.
+    """
+    config = prepared.config
+    prompts = [prepared.questions.encoded[key] for keys in config.chunks.values() for key in keys]
+    lengths = [len(prompt.ids) for prompt in prompts]
+    middle = sum(length**2 for length in lengths) // (2 * sum(lengths))
+    steps_at = sum(length + prompt.max_new_tokens // 2 for length, prompt in zip(lengths, prompts, strict=True))
+    decoders = [
+        Decoder(model, None, sampling=config.sampling, gamma=0, batch_size=size, seed=config.seed)
+        for size in (config.batch_size, 1)
+    ]
+    step, alone = (_step(decoder, steps_at // len(prompts)) for decoder in decoders)
+    return Pace(_prefill(model, middle, min(MEASURED_TOKENS, max(lengths))), step, alone)
 
 
-def _timed(model: Model, prompts: Sequence[Encoded], prepared: RunContext) -> list[Decoded]:
-    for _ in range(2):
-        requests = [
-            as_request(prompt, max_new_tokens=min(prompt.max_new_tokens, MEASURED_TOKENS)) for prompt in prompts
-        ]
-        done = list(
-            decode(
-                model,
-                None,
-                requests,
-                sampling=prepared.config.sampling,
-                gamma=0,
-                batch_size=max(1, len(prompts)),
-                seed=prepared.config.seed,
-                exact_times=True,
-            )
-        )
-    return done
+def _prefill(model: Model, depth: int, count: int) -> float:
+    """Nanoseconds of each of `count` tokens of a prompt at this depth."""
+    rows, clock = model.rows(1, depth + count), Clock(model.device)
+    tokens = torch.zeros(1, count, dtype=torch.long, device=model.device)
+    start = tokens.new_full((1,), depth)
+    rows.read(tokens[:, :1], start, view=depth + 1, keep=1)
+
+    def once() -> float:
+        begun = clock.now()
+        rows.read(tokens, start, view=depth + count, keep=1)
+        return (clock.now() - begun) / count
+
+    return _typical(once, count)
 
 
-def _step(done: Sequence[Decoded]) -> float:
-    """Nanoseconds of one step, whose time all rows of a batch share."""
-    steps = [item.decode_ns / len(item.blocks) for item in done if item.blocks]
-    return max(steps, default=0.0)
+def _step(decoder: Decoder, depth: int) -> float:
+    """Nanoseconds of one step at this depth, whose time all rows of a batch share."""
+    size, model = decoder.batch_size, decoder.verifier
+    state = _Unfilled(decoder, size, decoder.backend.slots(depth + 3), forced=False)
+    requests = [Request(f"row {row}", (0,) * depth, 2, row) for row in range(size)]
+
+    def once() -> float:
+        state.steps.clock = clock = Clock(model.device)
+        list(speculative_decode(RequestQueue(requests, state.batch, clock, frozenset()), state, 0))
+        return float(clock.totals["decode_ns"])
+
+    if model.backend != "eager":
+        once()  # compiles or records the step
+    return _typical(once, 1)
+
+
+class _Unfilled(DecodeState):
+    """Rows whose prompts are taken as read: a step takes as long, whatever the cache holds."""
+
+    def __init__(self, decoder: Decoder, size: int, slots: int, forced: bool):
+        super().__init__(decoder, size, slots, forced)
+        self.verifier.read(self.batch.ids[:, :1], self.batch.pos, view=slots, keep=1)
+
+    def prefill(self, row: int, request: Request) -> RunningRequest:
+        self.batch.place(row, request, None)
+        batch = self.batch.row(row)
+        commit(batch, batch.ids[:, :0], torch.zeros_like(batch.pos), torch.zeros_like(batch.pos))
+        running = RunningRequest(request, request.max_new_tokens, 0, 0, dict(self.steps.clock.totals), self.models)
+        running.extend([0], len(self.models), frozenset())
+        return running
+
+
+def _typical(once: Callable[[], float], parts: int) -> float:
+    """The median of a few measurements, each the time of one of `parts`; of a single one where that takes long."""
+    found: list[float] = []
+    while len(found) < MEASUREMENTS and sum(found) * parts < ENOUGH_NS:
+        found.append(once())
+    return median(found)

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import ValidationError
 
+from fairspec_bench.engine.batch import with_prefixes
 from fairspec_bench.engine.drafters.base import Drafter
 from fairspec_bench.engine.drafters.kinds import drafter_kind
 from fairspec_bench.engine.drafters.model import ModelDrafter
@@ -102,9 +103,10 @@ def load_suites(ask: RunOptions) -> dict[str, Suite]:
 
 
 def encode(suites: Mapping[str, Suite], codec: Codec) -> RunPrompts:
-    """All prompts as ids."""
+    """All prompts as ids, with what those of a task begin with marked as shared."""
     prompts = {prompt.key: prompt for suite in suites.values() for prompt in suite.prompts}
-    return RunPrompts(suites, prompts, {key: codec.encode(prompt) for key, prompt in prompts.items()})
+    encoded = with_prefixes(codec.encode(prompt) for prompt in prompts.values())
+    return RunPrompts(suites, prompts, {prompt.key: prompt for prompt in encoded})
 
 
 def drop(questions: RunPrompts, models: Sequence[Limited]) -> tuple[Dropped, ...]:

@@ -126,7 +126,11 @@ def _score_batch(
     counts = [len(ids) - 1 for ids in texts]
     longest = max(counts)
     forced = TeacherForcing(
-        verifier, [request.ids for request in requests], texts, [request.key for request in requests]
+        verifier,
+        [request.ids for request in requests],
+        texts,
+        [request.key for request in requests],
+        shared=[request.shared for request in requests],
     )
     reading = drafter.read(requests, texts, seed)
     piece = max(1, memory_bytes // position_bytes(len(pairs), verifier.vocab_size))

@@ -196,18 +196,21 @@ class Pace:
 class Workload:
     """A unit to be made: the tokens of its prompts and, at most, of their outputs; and the models' paces.
 
-    `float32` is the verifier's in float32, where the run has it.
+    `prefix_tokens` are of the shared prefixes that no unit of the stage before it had, `float32` is the verifier's
+    pace in float32, where the run has it.
     """
 
     config: RunConfig
     prompts: Sequence[Encoded]
+    prefix_tokens: int
     verifier: Pace
     drafter: Pace | None
     float32: Pace | None
 
     @property
     def ids(self) -> int:
-        return sum(len(prompt.ids) for prompt in self.prompts)
+        """Prompt tokens without shared ones."""
+        return sum(len(prompt.ids) - prompt.shared for prompt in self.prompts)
 
     @property
     def outputs(self) -> int:
@@ -217,19 +220,19 @@ class Workload:
         """Nanoseconds of all outputs in the run's batches."""
         batches = math.ceil(len(self.prompts) / self.config.batch_size)
         longest = max((prompt.max_new_tokens for prompt in self.prompts), default=0)
-        return self.ids * pace.prefill + batches * longest * pace.step
+        return (self.prefix_tokens + self.ids) * pace.prefill + batches * longest * pace.step
 
     def reading(self, *paces: Pace | None) -> float:
         """Nanoseconds of one pass of these models over prompts and outputs."""
-        return (self.ids + self.outputs) * sum(pace.prefill for pace in paces if pace)
+        return (self.prefix_tokens + self.ids + self.outputs) * sum(pace.prefill for pace in paces if pace)
 
     def racing(self) -> float:
         alone = self.ids * self.verifier.prefill + self.outputs * self.verifier.step_alone
-        return self.config.race_rounds * len(MODES) * alone
+        return self.prefix_tokens * self.verifier.prefill + self.config.race_rounds * len(MODES) * alone
 
     def sweeping(self) -> float:
         config, pace = self.config, self.verifier
-        return (
+        return self.prefix_tokens * pace.prefill + (
             config.race_rounds
             * (1 + len(config.gammas))
             * sum(

@@ -13,6 +13,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from fairspec_bench.engine.batch import with_prefixes
 from fairspec_bench.engine.drafters.base import Drafter
 from fairspec_bench.metrics.acceptance import chances
 from fairspec_bench.metrics.audit import AuditLine, fall, generalises, reproduced, rule_in_words
@@ -234,7 +235,7 @@ def _fresh_lines(
 ) -> list[AuditLine]:
     """The drafter on the verifier's texts of `count` fresh prompts of each language of a suite."""
     prompts = _posed(suite, prepared, count, seed, private)
-    encoded = [prepared.codec.encode(prompt) for prompt in prompts]
+    encoded = with_prefixes(prepared.codec.encode(prompt) for prompt in prompts)
     for model in filter(None, (prepared.verifier, drafter.model)):
         for prompt in encoded:
             if reason := model.refusal(len(prompt.ids), prompt.max_new_tokens):

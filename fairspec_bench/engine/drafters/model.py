@@ -98,6 +98,7 @@ class ModelDrafter:
                 [request.ids for request in requests],
                 texts,
                 [request.key for request in requests],
+                shared=[request.shared for request in requests],
                 vocab_size=self.verifier.vocab_size,
             ),
             torch.tensor(temperatures, device=self.model.device)[:, None, None],
@@ -113,7 +114,7 @@ class _ModelSession:
     temperature: Tensor
 
     def prefill(self, row: int, request: Request, seed: int, reference: Sequence[int] | None) -> None:
-        self.rows.prefill(row, request.ids)
+        self.rows.prefill(row, request.ids, request.shared)
         self.temperature[row] = self.drafter.own_temperature(request.group)
 
     def propose(self, batch: Batch, gamma: int, steps: StepRunner) -> Draft:
