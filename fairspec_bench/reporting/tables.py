@@ -12,7 +12,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from fairspec_bench.metrics import speed, validity
+from fairspec_bench.metrics import advice, speed, validity
+from fairspec_bench.metrics.advice import Advice
 from fairspec_bench.metrics.catalogue import across
 from fairspec_bench.metrics.comparison import COMPARED, Comparison
 from fairspec_bench.metrics.sweep import payoff_words, served_within
@@ -49,6 +50,9 @@ def render(report: Report) -> RenderableType:
             parts.extend(_sweep_tables(suite, suite.sweep, report.race_verdict.quiet))
         parts.append(_across_table(suite))
         parts.extend(line(f"{MARK} {task.language}: {flag}") for task in suite.tasks for flag in task.flags)
+    parts.extend(
+        line(f"{suite.suite}: {said}") for suite in report.suites for said in advice.summaries(report, suite.suite)
+    )
     parts.append(line(f"Race: {speed.race_sentence(report.race_verdict)}."))
     parts.extend(line(f"Note: {note}") for note in report.notes)
     parts.append(line(f"Intervals: 95 %, {report.replicates:,} replicates of problems, seed {report.bootstrap_seed}."))
@@ -70,6 +74,29 @@ def render_comparison(comparison: Comparison) -> RenderableType:
         parts.append(line(f"As a share of the first: {', '.join(shares)}"))
     parts.append(line("Figures are pooled over the tokens of a language, not means of requests (METRICS.md, names)."))
     parts.append(line("Intervals: 95 %, simultaneous over the languages of a table, paired by problem."))
+    return Group(*parts)
+
+
+def render_advice(found: Advice) -> RenderableType:
+    """The advice as Rich tables: a verdict for each language, what follows for all, what a router would take."""
+    parts: list[RenderableType] = []
+    for suite in found.suites:
+        rows = [
+            [each.language, each.verdict, cell(each.speedup), cell(each.without), each.why or "–"]
+            for each in suite.tasks
+        ]
+        title = f"{suite.suite}: γ = {suite.gamma}, {advice.load_words(found.requests)}"
+        parts.append(plain_table(title, ["language", "drafter", "speed-up", "without it", "why"], rows))
+        parts.append(line(advice.summary(suite, found.requests)))
+        if suite.routing is not None:
+            routes = [
+                [Task(each.task).language, each.drafter or "none", str(each.gamma or "–"), cell(each.speedup)]
+                for each in suite.routing.routes
+            ]
+            title = f"{suite.suite}: a router, chosen on half of the problems and judged on the other"
+            parts.append(plain_table(title, ["language", "drafter", "γ", "speed-up"], routes))
+            parts.append(line(advice.routing_sentence(suite.routing)))
+    parts.append(line("Intervals: 95 %, of each language by itself; a verdict needs the whole interval."))
     return Group(*parts)
 
 
