@@ -25,6 +25,7 @@ from fairspec_bench.schemas.report import Estimate, Report, SuiteReport, SweepRe
 MARK = "†"
 ACCEPTANCE = ("acceptance", "block_efficiency_uncut", "misfit", "tokens_per_answer", "verifier_calls_per_answer")
 SERVED_ACCEPTANCE = ("acceptance_observed", "tokens_per_answer")
+COST = ("tokens_per_char", "verifier_calls_per_token", "verifier_calls_per_char")
 SPEED = ("speedup", "speedup_predicted", "seconds_per_answer", "seconds_per_answer_autoregressive")
 
 
@@ -35,6 +36,9 @@ def render(report: Report) -> RenderableType:
         served = report.config.served
         kept = SERVED_ACCEPTANCE if served else ACCEPTANCE
         parts.append(_task_table(f"{suite.suite}: what is kept", suite, kept, ranks=not served))
+        if _has(suite, "verifier_calls_per_char"):
+            parts.append(_task_table(f"{suite.suite}: what the tokenizer costs, and what the drafter", suite, COST))
+        parts.extend(_shape_tables(suite))
         if any(_has(suite, name) for name in SPEED):
             parts.append(_speed_table(suite, report.race_verdict.quiet))
         fitness = [name for name in validity.FITNESS if _has(suite, name)]
@@ -118,6 +122,24 @@ def _task_table(title: str, suite: SuiteReport, names: Sequence[str], *, ranks: 
         figures = [cell(task.measures[name], marked=_doubted(task)) for name in names]
         rows.append([_name(task), str(task.prompts), *ranked, *figures])
     return plain_table(title, ["language", "n", *(["rank"] if ranks else []), *names], rows)
+
+
+def _shape_tables(suite: SuiteReport) -> list[Table]:
+    """Acceptance by output position, and how many drafts blocks accept; none for a run that has neither."""
+    tables = []
+    bins = list(dict.fromkeys(name for task in suite.tasks for name in task.acceptance_by_output))
+    if bins:
+        rows = [[_name(t), *(cell(t.acceptance_by_output.get(each, Estimate())) for each in bins)] for t in suite.tasks]
+        tables.append(plain_table(f"{suite.suite}: acceptance by output position", ["language", *bins], rows))
+    most = max((len(task.accepted_lengths) for task in suite.tasks), default=0)
+    if any(share.value is not None for task in suite.tasks for share in task.accepted_lengths):
+        rows = [[_name(task), *map(cell, task.accepted_lengths)] for task in suite.tasks]
+        names = ["language", *map(str, range(most))]
+        tables.append(plain_table(f"{suite.suite}: share of blocks by accepted drafts", names, rows))
+    if _has(suite, "outside_draft_vocabulary"):
+        title = f"{suite.suite}: what the draft vocabulary lacks"
+        tables.append(_task_table(title, suite, ("outside_draft_vocabulary", "acceptance_observed")))
+    return tables
 
 
 def _speed_table(suite: SuiteReport, quiet: bool) -> Table:
