@@ -244,7 +244,7 @@ def test_the_bounds_of_a_mean_cover_whatever_the_dependence() -> None:
 
 
 def test_the_configuration_starts_vllm_as_advised(raced: Report) -> None:
-    drafter = ModelConfig(name="or'g/small", options={"method": "eagle3", "served": True})
+    drafter = ModelConfig(name="or'g/small", revision="abc", options={"method": "eagle3", "served": True})
     found = advise(raced.model_copy(update={"config": raced.config.model_copy(update={"drafter": drafter})}))
     commands = [line for line in vllm_commands(found).splitlines() if not line.startswith("#")]
     with_drafter, without = map(shlex.split, commands)

@@ -51,15 +51,14 @@ def _speculation(advice: Advice) -> str:
         )
     if len(gammas) > 1:
         raise FairspecError("--format vllm: the suites advise different γ, a server has one. Run one suite by itself.")
-    weights = {"model": drafter.name} if drafter_kind(drafter.kind).needs_files and method not in _WEIGHTLESS else {}
-    lookup = {"prompt_lookup_max": drafter.options.get("max_ngram", 3)} if method == "ngram" else {}
+    weights = {"model": drafter.name} if drafter.revision is not None else {}
+    lookup = {"prompt_lookup_max": drafter.options.get("max_ngram", 3)} if drafter.kind == "lookup" else {}
     kept: Mapping[str, object] = {key: value for key, value in drafter.options.items() if key not in NOT_VLLMS}
     return json.dumps({"method": method, **weights, **lookup, **kept, "num_speculative_tokens": gammas.pop()})
 
 
-_WEIGHTLESS = ("ngram", "mtp")
-
-
 def _method(drafter: ModelConfig) -> str | None:
-    given = drafter.options.get("method")
-    return str(given) if given else drafter_kind(drafter.kind).vllm_method
+    if given := drafter.options.get("method"):
+        return str(given)
+    kind = drafter_kind(drafter.kind)
+    return drafter.name if kind.needs_files and drafter.revision is None else kind.vllm_method
