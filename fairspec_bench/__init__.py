@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fairspec_bench.api.experiments import agree, reproduce, study
     from fairspec_bench.api.mitigation import list_methods, mitigate, train_testbed
     from fairspec_bench.api.models import list_pairs, load_pair
-    from fairspec_bench.api.reports import build_site, compare, export, lines_frame, report, report_frame
+    from fairspec_bench.api.reports import advise, build_site, compare, export, lines_frame, report, report_frame
     from fairspec_bench.api.runs import merge, plan, run
     from fairspec_bench.api.submissions import (
         list_tracks,
@@ -39,6 +39,7 @@ __all__ = [
     "FairspecError",
     "Report",
     "SamplingParams",
+    "advise",
     "agree",
     "board",
     "build_board",
@@ -95,6 +96,7 @@ _HOMES = {
         "load_pair",
     ),
     "api.reports": (
+        "advise",
         "build_site",
         "compare",
         "export",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from fairspec_bench.api.mitigation import FineTuned
     from fairspec_bench.experiments.reproduce import Reproduced
+    from fairspec_bench.metrics.advice import Advice
     from fairspec_bench.metrics.comparison import Comparison
 
 
@@ -68,8 +69,28 @@ def compare(first: str | Path, second: str | Path) -> Comparison:
     return report.compare(_run_folder(first), _run_folder(second))
 
 
-def render(shown: Report | Comparison | FineTuned | Reproduced) -> RenderableType:
-    """A report, a comparison, the result of fine-tuning or judged claims as Rich tables."""
+def advise(run: str | Path, others: Sequence[str | Path] = (), *, requests: int | None = None) -> Advice:
+    """What a run says of its drafter: language by language, whether it pays when so many requests are served at once.
+
+    Every verdict follows from a whole interval. `requests` is one of the loads that the run timed, by default the
+    fewest; `others` are runs of other drafters for the same verifier, which a router may choose from. Raises
+    `FairspecError`.
+    """
+    from fairspec_bench.scoring import report
+
+    return report.advise(_run_folder(run), [_run_folder(other) for other in others], requests)
+
+
+def serving_configuration(advice: Advice) -> str:
+    """The commands that start vLLM as advised, and which language goes where. Raises `FairspecError`."""
+    from fairspec_bench.scoring.executors.serving.configuration import vllm_commands
+
+    return vllm_commands(advice)
+
+
+def render(shown: Report | Comparison | Advice | FineTuned | Reproduced) -> RenderableType:
+    """A report, a comparison, advice, the result of fine-tuning or judged claims as Rich tables."""
+    from fairspec_bench.metrics.advice import Advice
     from fairspec_bench.metrics.comparison import Comparison
     from fairspec_bench.reporting import tables
 
@@ -77,6 +98,8 @@ def render(shown: Report | Comparison | FineTuned | Reproduced) -> RenderableTyp
         return tables.render(shown)
     if isinstance(shown, Comparison):
         return tables.render_comparison(shown)
+    if isinstance(shown, Advice):
+        return tables.render_advice(shown)
     from fairspec_bench.api.mitigation import FineTuned
 
     if isinstance(shown, FineTuned):
@@ -88,14 +111,14 @@ def render(shown: Report | Comparison | FineTuned | Reproduced) -> RenderableTyp
     return render_claims(shown.claims)
 
 
-def markdown(shown: Report | Comparison | FineTuned | Reproduced) -> str:
+def markdown(shown: Report | Comparison | Advice | FineTuned | Reproduced) -> str:
     """The tables of `render` as Markdown."""
     from fairspec_bench.reporting import formats
 
     return formats.markdown(render(shown))
 
 
-def html(shown: Report | Comparison) -> str:
+def html(shown: Report | Comparison | Advice) -> str:
     """The tables of `render` as HTML for a notebook, below the names of a run's models."""
     from rich.console import Group
 

@@ -24,7 +24,7 @@ from fairspec_bench.cli import board
 from fairspec_bench.cli.grouped_help import GroupedCommand, GroupedCommands
 from fairspec_bench.cli.parameters import declared
 from fairspec_bench.cli.progress import of_run, of_training, progress, say, show_rich, silence
-from fairspec_bench.schemas.base import FairspecError
+from fairspec_bench.schemas.base import FairspecError, unknown
 from fairspec_bench.schemas.options import ExecutionOptions, ReproduceOptions, check_values, parameters
 
 if TYPE_CHECKING:
@@ -296,6 +296,35 @@ def report(
         _print_first(reports.report(run), run)
     else:
         _print_in(format, out, reports.report(run) if other is None else reports.compare(run, other))
+
+
+@app.command(rich_help_panel=LOOK)
+def advise(
+    run: Annotated[Path, typer.Argument(help="A run folder with a race or a sweep.")],
+    others: Annotated[
+        list[Path] | None, typer.Argument(help="Runs of other drafters for the same verifier: a router over all.")
+    ] = None,
+    requests: Annotated[
+        int | None, typer.Option(help="Requests served at once: a load that the run timed. Default: the fewest.")
+    ] = None,
+    format: Annotated[str, typer.Option("--format", help="table, json, md, or vllm: commands to start it.")] = "table",
+) -> None:
+    """Is the drafter worth it, language by language? Which to switch it off for, and what that gains."""
+    from fairspec_bench.api import reports
+
+    formats = {
+        "table": None,
+        "json": lambda advice: advice.model_dump_json(indent=1),
+        "md": reports.markdown,
+        "vllm": reports.serving_configuration,
+    }
+    if format not in formats:
+        raise unknown("format", format, formats)
+    advice = reports.advise(run, others or (), requests=requests)
+    if (written := formats[format]) is None:
+        show_rich(reports.render(advice))
+    else:
+        say(written(advice).rstrip("\n"))
 
 
 @app.command(rich_help_panel=LOOK)

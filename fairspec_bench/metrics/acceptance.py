@@ -56,6 +56,26 @@ JOINT = Definition(
     better="higher",
 )
 
+BY_OUTPUT = Definition(
+    "acceptance_by_output",
+    "Acceptance by output position",
+    "1",
+    "Mean chance of acceptance over the contexts at these positions of the output.",
+    kind="ratio",
+    better="higher",
+    note="Later positions are of the longer answers only.",
+)
+LENGTHS = Definition(
+    "accepted_lengths",
+    "Accepted drafts in a block",
+    "1",
+    "Share of blocks that accept exactly j drafts.",
+    kind="share",
+    note="The last block of an answer counts what it accepts inside the text.",
+)
+OUTPUT_BINS = (2, 17, 65, 257, 1025)
+"""First output position, from 1, of each bin of `acceptance_by_output`; the last has no end."""
+
 
 def measures(gamma: int) -> tuple[Measure, ...]:
     """The measures of acceptance, misfit and length for blocks of γ drafts, by name."""
@@ -246,6 +266,62 @@ def measures(gamma: int) -> tuple[Measure, ...]:
             ("calls", "prompts"),
             better="lower",
         ),
+        Measure(
+            "verifier_calls_per_token",
+            "Verifier calls per token",
+            "calls",
+            "Verifier calls with speculation, prefill included, ÷ output tokens: what is left to the drafter.",
+            ("calls", "tokens"),
+            better="lower",
+            note="Times tokens per character it is verifier calls per character.",
+        ),
+        Measure(
+            "verifier_calls_per_char",
+            "Verifier calls per character",
+            "calls",
+            "Verifier calls with speculation, prefill included, ÷ characters of the answer: tokenizer and drafter "
+            "together.",
+            ("calls", "chars"),
+            better="lower",
+            note="A character says more in some scripts than in others: compare answers to the same problem instead.",
+        ),
+        Measure(
+            "outside_draft_vocabulary",
+            "Outside the draft vocabulary",
+            "1",
+            "Share of the verifier's tokens after the first that a drafter of a smaller vocabulary cannot propose.",
+            ("outside", "draftable"),
+            kind="share",
+            better="lower",
+            note="Acceptance is at most 1 − this; only of drafters with such a vocabulary.",
+            high=1,
+        ),
+    )
+
+
+def output_measures() -> dict[str, Measure]:
+    """Acceptance by output position, by the positions of the bin: `2-16` … `1025-`."""
+    ends = [f"{start - 1}" for start in OUTPUT_BINS[1:]] + [""]
+    return {
+        f"{start}-{end}": Measure(
+            f"acceptance_output_{start}", "", "1", BY_OUTPUT.definition, (f"hits_{start}", f"contexts_{start}"), high=1
+        )
+        for start, end in zip(OUTPUT_BINS, ends, strict=True)
+    }
+
+
+def length_measures(gamma: int) -> tuple[Measure, ...]:
+    """The share of blocks that accept exactly 0, 1, … γ drafts."""
+
+    def exactly(at_least: Array, more: Array, blocks: Array) -> Array:
+        return (at_least - more) / blocks
+
+    names = ["blocks", *(f"accepted_{j}" for j in range(1, gamma + 1)), "none"]
+    return tuple(
+        Measure(
+            f"accepted_{j}_exactly", "", "1", LENGTHS.definition, (names[j], names[j + 1], "blocks"), exactly, high=1
+        )
+        for j in range(gamma + 1)
     )
 
 
@@ -378,12 +454,18 @@ def _block_columns(
 ) -> dict[str, Array]:
     rows = [place for place, replay in enumerate(found) if replay is not None]
     betas = [chances(replay, references[replay.key]) for replay in found if replay is not None]
-    table = {}
+    table: dict[str, Array] = {}
 
     def put(name: str, values: Array) -> None:
         table[name] = np.full(len(found), np.nan)
         table[name][rows] = values
 
+    for start, following in zip(OUTPUT_BINS, (*OUTPUT_BINS[1:], None), strict=True):
+        # The first chance is that of output position 2.
+        inside = [beta[start - 2 : following and following - 2] for beta in betas]
+        put(f"hits_{start}", np.array([sum(beta) for beta in inside], dtype=np.float64))
+        # An answer that ends before has no data there, and is no cluster that agrees with the others.
+        put(f"contexts_{start}", np.array([len(beta) or np.nan for beta in inside], dtype=np.float64))
     for swept in swept_gammas(gamma, also):
         expected = expected_blocks(betas, swept)
         put(f"blocks@{swept}", expected.blocks)
@@ -391,6 +473,7 @@ def _block_columns(
             put("blocks", expected.blocks)
             put("calls", expected.blocks + 1)
             put("proposed", gamma * expected.blocks)
+            put("none", np.zeros(len(rows)))
             put("tested", expected.tested.sum(axis=1))
             put("accepted", expected.accepted.sum(axis=1))
             for j in range(gamma):
@@ -401,11 +484,14 @@ def _block_columns(
 
 def _live_columns(keys: Sequence[str], timings: Iterable[Timing], gamma: int) -> dict[str, Array]:
     tested, accepted = dict.fromkeys(keys, 0), dict.fromkeys(keys, 0)
+    outside: dict[str, tuple[int, int]] = {}
     seen = set()
     unknown = set()
     for timing in timings:
         if timing.mode == "speculative" and timing.key in tested:
             seen.add(timing.key)
+            if timing.outside_vocabulary is not None:
+                outside[timing.key] = timing.outside_vocabulary, timing.tokens - 1
             if off_gamma(timing.counters, gamma):
                 unknown.add(PromptKey(timing.key).task)
             found = live_drafts(timing, gamma)
@@ -416,6 +502,8 @@ def _live_columns(keys: Sequence[str], timings: Iterable[Timing], gamma: int) ->
     return {
         "live_tested": column(tested[key] if key in seen else None for key in keys),
         "live_accepted": column(accepted[key] if key in seen else None for key in keys),
+        "outside": column(outside[key][0] if key in outside else None for key in keys),
+        "draftable": column(outside[key][1] if key in outside else None for key in keys),
     }
 
 

@@ -32,7 +32,10 @@ def definitions() -> dict[str, Definition]:
     """Every definition by name: measures of a task, by block position, across tasks."""
     return {
         **measures(gamma=1),
-        **{each.name: each for each in (acceptance.BY_POSITION, acceptance.JOINT)},
+        **{
+            each.name: each
+            for each in (acceptance.BY_POSITION, acceptance.JOINT, acceptance.BY_OUTPUT, acceptance.LENGTHS)
+        },
         **across(),
     }
 

@@ -72,7 +72,9 @@ def _suite_report(
     sheets = suite_sheets(data, suite)
     gamma = data.config.gamma
     given, joint_, swept = acceptance.position_measures(gamma, data.config.gammas)
-    table = {each.name: each for each in (*measures_of(data.config).values(), *given, *joint_, *swept.values())}
+    also = (*acceptance.output_measures().values(), *acceptance.length_measures(gamma))
+    shown = (*measures_of(data.config).values(), *given, *joint_, *swept.values(), *also)
+    table = {each.name: each for each in shown}
     off_race = [each for each in table.values() if not each.crossed]
     figures: dict[str, dict[str, Estimate]] = {}
     drawn: dict[str, dict[str, Array]] = {}
@@ -123,6 +125,12 @@ def _task_report(
         acceptance_joint=tuple(figures[each.name] for each in joint_),
         block_efficiency_by_gamma={gamma: figures[each.name] for gamma, each in swept.items()},
         flags=_flags(data, task, figures, sheet, quiet),
+        acceptance_by_output={
+            positions: figures[each.name]
+            for positions, each in acceptance.output_measures().items()
+            if figures[each.name].value is not None
+        },
+        accepted_lengths=tuple(figures[each.name] for each in acceptance.length_measures(data.config.gamma)),
     )
 
 

@@ -47,7 +47,7 @@ def sweep_report(throughputs: Iterable[Throughput], tasks: Sequence[str]) -> Swe
 
     Rounds that some configuration of a task lacks are left out for all of that task.
     """
-    cells = _cells(line for line in throughputs if _task(line) in tasks)
+    cells = sweep_cells(line for line in throughputs if _task(line) in tasks)
     swept = [task for task in tasks if any(key[0] == task for key in cells)]
     if not swept:
         return None
@@ -176,7 +176,7 @@ def _log_per_token(spent: Sequence[Spent]) -> Array:
         return np.asarray(np.log(np.float64(total) / np.float64(sum(each.tokens for each in spent))))
 
 
-def _cells(lines: Iterable[Throughput]) -> dict[tuple[str, int, int, int], Spent]:
+def sweep_cells(lines: Iterable[Throughput]) -> dict[tuple[str, int, int, int], Spent]:
     """The lines by what they are of, the rounds in order; only rounds in which everything of the task was timed."""
     found: dict[tuple[str, int, int, int], dict[int, Throughput]] = {}
     for line in lines:

@@ -12,7 +12,15 @@ from typing import Any
 
 import pandas as pd
 
-from fairspec_bench.metrics.acceptance import BY_POSITION, JOINT, chances, expected_blocks, live_drafts
+from fairspec_bench.metrics.acceptance import (
+    BY_OUTPUT,
+    BY_POSITION,
+    JOINT,
+    LENGTHS,
+    chances,
+    expected_blocks,
+    live_drafts,
+)
 from fairspec_bench.metrics.catalogue import across, measures
 from fairspec_bench.metrics.comparison import Comparison, SuiteComparison
 from fairspec_bench.metrics.measure import Definition
@@ -124,6 +132,8 @@ def _task_rows(suite: SuiteReport, gamma: int) -> list[Values]:
             found.append(_figure(BY_POSITION, each, f"[{j}]"))
         for j, each in enumerate(task.acceptance_joint, 1):
             found.append(_figure(JOINT, each, f"[{j}]"))
+        found += [_figure(BY_OUTPUT, each, f"[{positions}]") for positions, each in task.acceptance_by_output.items()]
+        found += [_figure(LENGTHS, each, f"[{j}]") for j, each in enumerate(task.accepted_lengths)]
         for swept, each in task.block_efficiency_by_gamma.items():
             found.append(_figure(table["block_efficiency"], each, f"[γ={swept}]"))
         place = {**_place(task.task), "flags": "; ".join(task.flags) or None, "clusters": task.clusters}

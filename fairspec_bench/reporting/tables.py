@@ -12,7 +12,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from fairspec_bench.metrics import speed, validity
+from fairspec_bench.metrics import advice, speed, validity
+from fairspec_bench.metrics.advice import Advice
 from fairspec_bench.metrics.catalogue import across
 from fairspec_bench.metrics.comparison import COMPARED, Comparison
 from fairspec_bench.metrics.sweep import payoff_words, served_within
@@ -24,6 +25,7 @@ from fairspec_bench.schemas.report import Estimate, Report, SuiteReport, SweepRe
 MARK = "†"
 ACCEPTANCE = ("acceptance", "block_efficiency_uncut", "misfit", "tokens_per_answer", "verifier_calls_per_answer")
 SERVED_ACCEPTANCE = ("acceptance_observed", "tokens_per_answer")
+COST = ("tokens_per_char", "verifier_calls_per_token", "verifier_calls_per_char")
 SPEED = ("speedup", "speedup_predicted", "seconds_per_answer", "seconds_per_answer_autoregressive")
 
 
@@ -34,6 +36,9 @@ def render(report: Report) -> RenderableType:
         served = report.config.served
         kept = SERVED_ACCEPTANCE if served else ACCEPTANCE
         parts.append(_task_table(f"{suite.suite}: what is kept", suite, kept, ranks=not served))
+        if _has(suite, "verifier_calls_per_char"):
+            parts.append(_task_table(f"{suite.suite}: what the tokenizer costs, and what the drafter", suite, COST))
+        parts.extend(_shape_tables(suite))
         if any(_has(suite, name) for name in SPEED):
             parts.append(_speed_table(suite, report.race_verdict.quiet))
         fitness = [name for name in validity.FITNESS if _has(suite, name)]
@@ -49,6 +54,9 @@ def render(report: Report) -> RenderableType:
             parts.extend(_sweep_tables(suite, suite.sweep, report.race_verdict.quiet))
         parts.append(_across_table(suite))
         parts.extend(line(f"{MARK} {task.language}: {flag}") for task in suite.tasks for flag in task.flags)
+    parts.extend(
+        line(f"{suite.suite}: {said}") for suite in report.suites for said in advice.summaries(report, suite.suite)
+    )
     parts.append(line(f"Race: {speed.race_sentence(report.race_verdict)}."))
     parts.extend(line(f"Note: {note}") for note in report.notes)
     parts.append(line(f"Intervals: 95 %, {report.replicates:,} replicates of problems, seed {report.bootstrap_seed}."))
@@ -73,6 +81,29 @@ def render_comparison(comparison: Comparison) -> RenderableType:
     return Group(*parts)
 
 
+def render_advice(found: Advice) -> RenderableType:
+    """The advice as Rich tables: a verdict for each language, what follows for all, what a router would take."""
+    parts: list[RenderableType] = []
+    for suite in found.suites:
+        rows = [
+            [each.language, each.verdict, cell(each.speedup), cell(each.without), each.why or "–"]
+            for each in suite.tasks
+        ]
+        title = f"{suite.suite}: γ = {suite.gamma}, {advice.load_words(found.requests)}"
+        parts.append(plain_table(title, ["language", "drafter", "speed-up", "without it", "why"], rows))
+        parts.append(line(advice.summary(suite, found.requests)))
+        if suite.routing is not None:
+            routes = [
+                [Task(each.task).language, each.drafter or "none", str(each.gamma or "–"), cell(each.speedup)]
+                for each in suite.routing.routes
+            ]
+            title = f"{suite.suite}: a router, chosen on half of the problems and judged on the other"
+            parts.append(plain_table(title, ["language", "drafter", "γ", "speed-up"], routes))
+            parts.append(line(advice.routing_sentence(suite.routing)))
+    parts.append(line("Intervals: 95 %, of each language by itself; a verdict needs the whole interval."))
+    return Group(*parts)
+
+
 def headline(config: RunConfig) -> Text:
     """The pair and γ, in one line."""
     drafter = config.drafter.name if config.drafter else "no drafter"
@@ -91,6 +122,24 @@ def _task_table(title: str, suite: SuiteReport, names: Sequence[str], *, ranks: 
         figures = [cell(task.measures[name], marked=_doubted(task)) for name in names]
         rows.append([_name(task), str(task.prompts), *ranked, *figures])
     return plain_table(title, ["language", "n", *(["rank"] if ranks else []), *names], rows)
+
+
+def _shape_tables(suite: SuiteReport) -> list[Table]:
+    """Acceptance by output position, and how many drafts blocks accept; none for a run that has neither."""
+    tables = []
+    bins = list(dict.fromkeys(name for task in suite.tasks for name in task.acceptance_by_output))
+    if bins:
+        rows = [[_name(t), *(cell(t.acceptance_by_output.get(each, Estimate())) for each in bins)] for t in suite.tasks]
+        tables.append(plain_table(f"{suite.suite}: acceptance by output position", ["language", *bins], rows))
+    most = max((len(task.accepted_lengths) for task in suite.tasks), default=0)
+    if any(share.value is not None for task in suite.tasks for share in task.accepted_lengths):
+        rows = [[_name(task), *map(cell, task.accepted_lengths)] for task in suite.tasks]
+        names = ["language", *map(str, range(most))]
+        tables.append(plain_table(f"{suite.suite}: share of blocks by accepted drafts", names, rows))
+    if _has(suite, "outside_draft_vocabulary"):
+        title = f"{suite.suite}: what the draft vocabulary lacks"
+        tables.append(_task_table(title, suite, ("outside_draft_vocabulary", "acceptance_observed")))
+    return tables
 
 
 def _speed_table(suite: SuiteReport, quiet: bool) -> Table:

@@ -44,6 +44,8 @@ def line_faults(line: Derived, reference: Reference | None) -> Iterator[Fault]:
     else:
         if line.tokens != tokens:
             yield Fault("tokens", line.tokens, tokens)
+        if line.outside_vocabulary is not None and (line.mode != "speculative" or line.outside_vocabulary > tokens - 1):
+            yield Fault("outside_vocabulary", line.outside_vocabulary, f"at most {tokens - 1}, of a decode with drafts")
         hidden = line.counters is not None and not line.blocks
         if line.mode != "speculative" and line.blocks:
             yield Fault("blocks", f"{len(line.blocks)} blocks", "none without a drafter")

@@ -140,11 +140,14 @@ class Timing(VersionedRecord):
     to commit the reference: it decodes as many tokens, which leave it at output position `diverged_at` (`None`:
     nowhere), and counts its speculation itself in `counters`; `blocks` may then be unknown and empty.
 
+    `outside_vocabulary` counts the reference's tokens after the first that a drafter of a smaller vocabulary cannot
+    propose; `None` for a drafter of the whole vocabulary, or where its vocabulary is unknown.
+
     `step_times` add up to `decode_ns`; with `separate_steps` to the time of another decode, since a block that is
     recorded as a whole shows no steps.
     """
 
-    later = frozenset({"counters", "diverged_at", "separate_steps"})
+    later = frozenset({"counters", "diverged_at", "separate_steps", "outside_vocabulary"})
 
     key: str
     prompt_sha: Sha256
@@ -162,6 +165,7 @@ class Timing(VersionedRecord):
     counters: Counters | None = None
     diverged_at: int | None = Field(default=None, ge=1)
     separate_steps: bool = False
+    outside_vocabulary: int | None = Field(default=None, ge=0)
 
 
 class Throughput(VersionedRecord):

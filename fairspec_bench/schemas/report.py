@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from fairspec_bench.schemas.base import NotebookRecord, Record, VersionedRecord
 from fairspec_bench.schemas.config import Environment, RunConfig
 
@@ -34,8 +36,14 @@ class RaceVerdict(Record):
         return self.status == "quiet"
 
 
-class TaskReport(Record):
-    """One task (a language of a suite): counts, and each measure by its METRICS name."""
+class TaskReport(VersionedRecord):
+    """One task (a language of a suite): counts, and each measure by its METRICS name.
+
+    `acceptance_by_output` is by output positions (`17-64`), those without data left out; `accepted_lengths[j]` the
+    share of blocks that accept exactly j drafts.
+    """
+
+    later = frozenset({"acceptance_by_output", "accepted_lengths"})
 
     task: str
     suite: str
@@ -49,6 +57,8 @@ class TaskReport(Record):
     acceptance_joint: tuple[Estimate, ...]
     block_efficiency_by_gamma: dict[int, Estimate]
     flags: tuple[str, ...] = ()
+    acceptance_by_output: dict[str, Estimate] = Field(default={})
+    accepted_lengths: tuple[Estimate, ...] = ()
 
 
 class SweepCell(VersionedRecord):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from fairspec_bench.metrics import advice
 from fairspec_bench.metrics.comparison import Comparison, compare_runs
 from fairspec_bench.metrics.report import build_report
-from fairspec_bench.metrics.run_data import Lines
+from fairspec_bench.metrics.run_data import Lines, load_run_data
 from fairspec_bench.schemas.io import GZIP, write_atomic
 from fairspec_bench.schemas.report import Report
 from fairspec_bench.schemas.stages import STAGES
@@ -37,3 +39,20 @@ def compare(first: Path, second: Path) -> Comparison:
     """The paired difference of two run folders, second − first. Raises `FairspecError`."""
     before, after = ((folder.config, lines_of(folder)) for folder in map(RunFolder, (first, second)))
     return compare_runs(before, after)
+
+
+def advise(first: Path, others: Sequence[Path] = (), requests: int | None = None) -> advice.Advice:
+    """What a run says to those who serve its pair; with other drafters' runs also what a router would gain.
+
+    Raises `FairspecError`.
+    """
+    folders = [RunFolder(path) for path in (first, *others)]
+    reports = [make_report(folder) for folder in folders]
+    found = advice.advise(reports[0], requests)
+    if not others:
+        return found
+    runs = [
+        advice.TimedRun(str(folder.path), load_run_data(folder.config, lines_of(folder)), report.race_verdict.quiet)
+        for folder, report in zip(folders, reports, strict=True)
+    ]
+    return advice.with_router(found, runs)

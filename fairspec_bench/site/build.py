@@ -15,6 +15,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from fairspec_bench.metrics.advice import summaries
 from fairspec_bench.metrics.catalogue import glossary
 from fairspec_bench.metrics.speed import race_sentence
 from fairspec_bench.metrics.sweep import payoff_words
@@ -47,6 +48,7 @@ FUNCTIONS: tuple[Callable[..., object], ...] = (
     labels.is_web_address,
     labels.kind_title,
     race_sentence,
+    summaries,
     payoff_words,
     is_above_tolerated,
     views.overview_plot,

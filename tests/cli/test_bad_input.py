@@ -132,6 +132,10 @@ def test_wrong_usage(refused: Refusal, pair: tuple[Path, Path], finished: Path) 
     assert "unknown suite 'nope'" in refused("tasks", "nope")
     unknown = "unknown format 'xml'. Known: table, csv, json, md, latex, parquet."
     assert refused("report", finished, "--format", "xml") == unknown
+    assert refused("advise", finished, "--requests", "3").startswith("advise: the run timed nothing with a drafter.")
+    assert refused("advise", finished, "--format", "xml") == unknown.replace(
+        "csv, json, md, latex, parquet", "json, md, vllm"
+    )
     assert refused("report", finished, "--format", "parquet") == "--format parquet: no text to show. Give --out FILE."
     assert "cannot be written (Is a directory)" in refused("report", finished, "--format", "csv", "--out", finished)
     assert "unknown scale 'huge'. Known: tiny, small" in refused(

@@ -13,6 +13,7 @@ from made_up_run import ENVIRONMENT, make_answer, make_config, make_prompt, make
 from rich.console import Console
 
 from fairspec_bench.metrics import acceptance, bootstrap
+from fairspec_bench.metrics.acceptance import blocks_from_matches
 from fairspec_bench.metrics.catalogue import across, measures, measures_of
 from fairspec_bench.metrics.report import build_report
 from fairspec_bench.metrics.run_data import Lines
@@ -83,6 +84,8 @@ def test_two_prompts_by_hand() -> None:
         "tokens_per_answer": 4.0,
         "tokens_per_char": 8 / 15,
         "verifier_calls_per_answer": 3.0,
+        "verifier_calls_per_token": 6 / 8,
+        "verifier_calls_per_char": 6 / 15,
         "truncated": 0.0,
         "verifier_fitness": 1.0,
     }
@@ -93,8 +96,55 @@ def test_two_prompts_by_hand() -> None:
     assert (found.prompts, found.clusters, found.contexts, found.tokens) == (2, 2, 6, 8)
     assert [each.value for each in found.acceptance_by_position] == pytest.approx([2 / 4, 1.0])
     assert [each.value for each in found.acceptance_joint] == pytest.approx([2 / 4, 1 / 4])
+    # blocks accept 2, 0, 0 and 1 drafts
+    assert [each.value for each in found.accepted_lengths] == pytest.approx([2 / 4, 1 / 4, 1 / 4])
+    assert found.acceptance_by_output["2-16"].value == pytest.approx(4 / 6)
     assert found.block_efficiency_by_gamma[1].value == pytest.approx(6 / 4)
     assert found.block_efficiency_by_gamma[8].value == pytest.approx(6 / 3)
+
+
+def test_acceptance_by_output_position_starts_a_bin_where_it_says() -> None:
+    """Drafts hit at output positions 2 to 16 and nowhere later; the first context is that of position 2."""
+    config = make_config(["en"], 2)
+    pairs = [make_prompt(f"toy/en/{k}", [place <= 16 for place in range(2, 70)]) for k in range(2)]
+    references, replays = zip(*pairs, strict=True)
+    found = task(report_of(config, Lines(references=references, replays=replays)), "en")
+    shown = {positions: each.value for positions, each in found.acceptance_by_output.items()}
+    assert shown == {"2-16": 1.0, "17-64": 0.0, "65-256": 0.0}
+    assert found.acceptance_by_output["17-64"].high == pytest.approx(bootstrap.unanimous(2))
+
+
+def test_an_answer_that_ends_before_an_output_position_is_no_cluster_there() -> None:
+    config = make_config(["en"], 3)
+    pairs = [make_prompt(f"toy/en/{k}", [False] * length) for k, length in enumerate((10, 40, 40))]
+    references, replays = zip(*pairs, strict=True)
+    found = task(report_of(config, Lines(references=references, replays=replays)), "en").acceptance_by_output
+    assert (found["2-16"].high, found["17-64"].high) == pytest.approx((bootstrap.unanimous(3), bootstrap.unanimous(2)))
+
+
+def test_accepted_lengths_are_the_blocks_of_a_decode() -> None:
+    rng = np.random.default_rng(0)
+    config, blocks, pairs = make_config(["en"], 5), [], []
+    for k in range(5):
+        hits = (rng.random(60) < 0.7).tolist()
+        blocks += blocks_from_matches(hits, 3)
+        pairs.append(make_prompt(f"toy/en/{k}", hits))
+    references, replays = zip(*pairs, strict=True)
+    found = task(report_of(config, Lines(references=references, replays=replays)), "en")
+    counts = np.bincount([block.accepted for block in blocks], minlength=4)
+    assert [each.value for each in found.accepted_lengths] == pytest.approx(list(counts / len(blocks)), rel=1e-7)
+
+
+def test_what_a_draft_vocabulary_lacks_is_a_share_of_the_tokens_after_the_first() -> None:
+    config, lines = make_run({"en": 0.8}, 4, rounds=2)
+    pruned = [
+        timing.model_copy(update={"outside_vocabulary": 3}) if timing.mode == "speculative" else timing
+        for timing in lines.timings
+    ]
+    figure = task(report_of(config, Lines(**{**vars(lines), "timings": pruned})), "en").measures
+    contexts = sum(len(reference.ids) - 1 for reference in lines.references)
+    assert figure["outside_draft_vocabulary"].value == pytest.approx(4 * 3 / contexts)
+    assert task(report_of(config, lines), "en").measures["outside_draft_vocabulary"].value is None
 
 
 def test_every_measure_is_there_with_a_unit_and_a_definition(report: Report) -> None:

@@ -93,12 +93,14 @@ class Engine(Protocol):
 class Speculation:
     """A drafter in the words of an engine; `model` is its card where it has weights.
 
-    `shares_vocabulary`: whether it must have the verifier's tokens, as a causal model of its own must.
+    `shares_vocabulary`: whether it must have the verifier's tokens, as a causal model of its own must. `noted` is what
+    the run's configuration keeps beside the options that were given.
     """
 
     options: Mapping[str, Any]
     model: Card | None
     shares_vocabulary: bool = False
+    noted: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def identity(self) -> str | None:

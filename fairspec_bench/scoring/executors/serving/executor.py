@@ -32,6 +32,7 @@ from fairspec_bench.scoring.executors.serving.engine import (
     EngineRequest,
     RequestBatch,
     ServingEngine,
+    Speculation,
     blocks_of,
     difference,
     diverged_at,
@@ -48,7 +49,10 @@ Keys = Sequence[str]
 
 @dataclass(frozen=True)
 class ServingContext:
-    """A run that is ready to begin; `start(speculates)` starts an engine, `elsewhere` on a server by its address."""
+    """A run that is ready to begin; `start(speculates)` starts an engine, `elsewhere` on a server by its address.
+
+    `draftable` are the ids that a drafter of a smaller vocabulary can propose, `None`: all.
+    """
 
     config: RunConfig
     codec: Codec
@@ -57,6 +61,7 @@ class ServingContext:
     eos_ids: frozenset[int]
     elsewhere: bool
     start: Callable[[bool], Engine]
+    draftable: frozenset[int] | None = None
 
 
 def prepare_served(kind: ServingEngine, ask: RunOptions) -> ServingContext:
@@ -78,9 +83,10 @@ def prepare_served(kind: ServingEngine, ask: RunOptions) -> ServingContext:
             "it. Leave --backend out: this engine does not."
         )
     dropped = prepare.drop(questions, [card for card in (verifier, drafter.model if drafter else None) if card])
-    config = prepare.configure(_recorded(ask), questions, dropped, codec, verifier, drafter)
+    config = prepare.configure(_recorded(ask, drafter), questions, dropped, codec, verifier, drafter)
     start = partial(kind.start, ask, verifier, drafter)
-    return ServingContext(config, codec, questions, dropped, verifier.eos_ids, elsewhere, start)
+    draftable = drafter.model.draft_vocabulary if drafter and drafter.model else None
+    return ServingContext(config, codec, questions, dropped, verifier.eos_ids, elsewhere, start, draftable)
 
 
 @contextmanager
@@ -113,14 +119,20 @@ def _check(kind: ServingEngine, ask: RunOptions) -> None:
     kind.check(ask)
 
 
-def _recorded(ask: RunOptions) -> RunOptions:
-    """What the configuration keeps of the options: not the address of a server, only that there was one."""
+def _recorded(ask: RunOptions, drafter: Speculation | None) -> RunOptions:
+    """What the configuration keeps of the options: not the address of a server, only that there was one.
+
+    Of the drafter also what was read from its checkpoint.
+    """
 
     def kept(side: ModelSpec) -> ModelSpec:
         options = {name: value for name, value in side.options.items() if name != ADDRESS}
         return replace(side, options={**options, "served": True} if ADDRESS in side.options else options)
 
-    return replace(ask, verifier=kept(ask.verifier), drafter=kept(ask.drafter) if ask.drafter else None)
+    drafts = kept(ask.drafter) if ask.drafter else None
+    if drafts and drafter:
+        drafts = replace(drafts, options={**drafts.options, **drafter.noted})
+    return replace(ask, verifier=kept(ask.verifier), drafter=drafts)
 
 
 # --------------------------------------------------------------------------- the work
@@ -234,7 +246,13 @@ class ServingExecutor:
             blocks=blocks_of(one, counted) if counted else (),
             counters=counted,
             diverged_at=diverged_at(one.ids, turn.reference.ids),
+            outside_vocabulary=self._outside(turn.reference) if turn.mode == "speculative" else None,
         )
+
+    def _outside(self, reference: Reference) -> int | None:
+        """The tokens after the first that the drafter cannot propose."""
+        draftable = self.prepared.draftable
+        return None if draftable is None else sum(token not in draftable for token in reference.ids[1:])
 
     def _throughputs(self, unit: Unit, keys: Keys) -> Iterator[Throughput]:
         wanted = [[_whole(*both) for both in half] for half in halves(self._pairs(keys))]

@@ -6,12 +6,16 @@ Configurations, end-of-text ids and hashes of files. No weights are loaded: an e
 from __future__ import annotations
 
 import hashlib
+import json
 import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, GenerationConfig
@@ -23,11 +27,15 @@ from fairspec_bench.schemas.base import FairspecError, Sha256
 from fairspec_bench.schemas.config import Backend
 
 CHUNK = 2**20
+MAX_CONFIG = 2**22
 
 
 @dataclass(frozen=True)
 class Card:
-    """A causal model in `folder`. `max_positions` is `None` for no limit; `vocabulary` its tokenizer's hash."""
+    """A causal model in `folder`. `max_positions` is `None` for no limit; `vocabulary` its tokenizer's hash.
+
+    `method` is how the checkpoint of a drafter says that it drafts; `None`: as a causal model of its own.
+    """
 
     name: str
     folder: Path
@@ -37,6 +45,7 @@ class Card:
     max_positions: int | None
     eos_ids: frozenset[int]
     backend: Backend
+    method: str | None = None
 
     @property
     def home(self) -> Path:
@@ -57,6 +66,26 @@ class Card:
             raise FairspecError(f"{self.name}: damaged weights ({hub.one_line(error)}). Fetch it again.") from error
 
     @cached_property
+    def draft_vocabulary(self) -> frozenset[int] | None:
+        """The verifier's ids that a drafter of a smaller vocabulary can propose; `None` for the whole vocabulary.
+
+        As EAGLE-3 stores it: `d2t[i]` is the offset from draft id i to the verifier's id, `t2d` a mask over the
+        verifier's ids. Raises `FairspecError` for damaged weights.
+        """
+        try:
+            for path in sorted(self.folder.glob("*.safetensors")):
+                with safe_open(path, framework="np") as file:
+                    names = set(file.keys())
+                    if "d2t" in names:
+                        offsets = np.asarray(file.get_tensor("d2t"), dtype=np.int64).ravel()
+                        return frozenset((np.arange(len(offsets)) + offsets).tolist())
+                    if "t2d" in names:
+                        return frozenset(np.flatnonzero(file.get_tensor("t2d")).tolist())
+        except (OSError, SafetensorError) as error:
+            raise FairspecError(f"{self.name}: damaged weights ({hub.one_line(error)}). Fetch it again.") from error
+        return None
+
+    @cached_property
     def generation_config(self) -> GenerationConfig | None:
         """What its `generation_config.json` sets, `None` where it has none."""
         return _generation_config(self.folder)
@@ -68,32 +97,84 @@ class Card:
         return None
 
 
-def read_card(name: str, source: str, revision: str | None, backend: Backend, *, weights: bool = True) -> Card:
+def read_card(
+    name: str, source: str, revision: str | None, backend: Backend, *, weights: bool = True, head: bool = False
+) -> Card:
     """The card of a model for a serving engine, in a folder or on the Hub, safetensors only.
 
-    Raises `FairspecError`. Without `weights` those may lie elsewhere, where a server has them.
+    Raises `FairspecError`. Without `weights` those may lie elsewhere, where a server has them. A `head` may be of a
+    kind that Transformers does not know: then its configuration is read as it stands.
     """
     place = hub.locate(source, revision) if weights else hub.locate_tokenizer(source, revision)
     if hub.read_base(place.folder) is not None:
         raise FairspecError(
             f"{name}: an adapter, which a serving engine is not given here. Merge it into its base and save that."
         )
+    stored = _configuration(name, place.folder) if head else {}
     try:
         config = AutoConfig.from_pretrained(place.folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
-        raise FairspecError(f"{name}: cannot be read ({hub.one_line(error)}). Fetch it again.") from error
-    text = config.get_text_config(decoder=True)
+        text = config.get_text_config(decoder=True)
+        vocab_size, positions, eos_ids = text.vocab_size, max_positions(text), _eos_ids(place.folder, text)
+    except (OSError, ValueError, KeyError, AttributeError, StrictDataclassError) as error:
+        if draft_method(stored) is None:
+            raise FairspecError(f"{name}: cannot be read ({hub.one_line(error)}). Fetch it again.") from error
+        inner = {**stored, **_part(stored, "transformer_layer_config")}
+        vocab_size, positions, eos_ids = (
+            _number(inner, "vocab_size") or 0,
+            _number(inner, "max_position_embeddings"),
+            frozenset(),
+        )
     tokens = read_tokens(place.folder)
     return Card(
         name=name,
         folder=place.folder,
         commit=place.commit,
-        vocab_size=text.vocab_size,
+        vocab_size=vocab_size,
         vocabulary=tokens.sha256 if tokens else None,
-        max_positions=max_positions(text),
-        eos_ids=_eos_ids(place.folder, text),
+        max_positions=positions,
+        eos_ids=eos_ids,
         backend=backend,
+        method=draft_method(stored),
     )
+
+
+def draft_method(config: Mapping[str, Any]) -> str | None:
+    """How a drafter's configuration says that it drafts; `None` for a causal model of its own.
+
+    By the name that the library speculators writes, whatever it is, else by that of its class or type.
+    """
+    if isinstance(named := config.get("speculators_model_type"), str):
+        return named.lower()
+    classes = config.get("architectures")
+    called = [config.get("model_type"), *(classes if isinstance(classes, list) else [])]
+    words = " ".join(re.sub(r"[^a-z0-9]", "", each.lower()) for each in called if isinstance(each, str))
+    return next((method for method in HEADS if method.replace("_", "") in words), None)
+
+
+HEADS = ("peagle", "eagle3", "eagle", "dflash", "dspark", "medusa", "mlp_speculator")
+"""Methods that a class or type names, the longer name first; one that is not here is given as `method`."""
+
+
+def _configuration(name: str, folder: Path) -> Mapping[str, Any]:
+    try:
+        with (folder / "config.json").open("rb") as file:
+            text = file.read(MAX_CONFIG + 1)
+        found = json.loads(text) if len(text) <= MAX_CONFIG else None
+    except (OSError, ValueError) as error:
+        raise FairspecError(f"{name}: config.json cannot be read ({hub.one_line(error)}). Fetch it again.") from error
+    if not isinstance(found, dict):
+        raise FairspecError(f"{name}: config.json is not a configuration. Fetch it again.")
+    return found
+
+
+def _part(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = config.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _number(config: Mapping[str, Any], name: str) -> int | None:
+    found = config.get(name)
+    return found if isinstance(found, int) and found > 0 else None
 
 
 def files_sha256(folder: Path) -> Sha256:

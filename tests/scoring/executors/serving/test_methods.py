@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from tiny_pair import save_pair
 
 import fairspec_bench as fairspec
@@ -50,6 +53,79 @@ def test_a_model_is_told_by_its_folder_and_method(
     assert config.drafter.options == given.get("drafter_args", {})
     assert config.drafter.revision == read_card("d", pair[1], None, "vllm").identity
     assert config.backend == "vllm"
+
+
+def head(folder: Path, config: dict[str, Any], **tensors: np.ndarray) -> str:
+    """A drafter's checkpoint of a kind that Transformers need not know."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file({"fc.weight": np.zeros((2, 2), dtype=np.float32), **tensors}, folder / "model.safetensors")
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("config", "method"),
+    [
+        ({"speculators_model_type": "eagle3"}, "eagle3"),
+        ({"speculators_model_type": "of_next_year", "architectures": ["Eagle3Speculator"]}, "of_next_year"),
+        ({"architectures": ["LlamaForCausalLMEagle3"], "model_type": "llama"}, "eagle3"),
+        ({"architectures": ["EagleLlamaForCausalLM"], "model_type": "eagle"}, "eagle"),
+        ({"architectures": ["DFlashDraftModel"], "model_type": "qwen3"}, "dflash"),
+        ({"architectures": ["P_EagleDraftModel"]}, "peagle"),
+        ({"model_type": "mlp_speculator"}, "mlp_speculator"),
+        ({"model_type": "medusa"}, "medusa"),
+    ],
+)
+def test_the_method_of_a_checkpoint_is_read_and_recorded(
+    pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config: dict[str, Any], method: str
+) -> None:
+    folder = head(tmp_path / "head", config)
+    recorded, told = prepared(pair[0], folder, monkeypatch)
+    assert told["speculation"] == {"method": method, "num_speculative_tokens": 4, "model": folder}
+    assert recorded.drafter is not None
+    assert recorded.drafter.options == {"method": method}
+    recorded, told = prepared(pair[0], folder, monkeypatch, drafter_args={"method": "other"})
+    assert told["speculation"]["method"] == "other"
+    assert recorded.drafter is not None
+    assert recorded.drafter.options == {"method": "other"}
+
+
+@pytest.mark.parametrize("name", ["suffix", "mtp", "of_next_year"])
+def test_a_method_without_weights_is_passed_on_by_its_name(
+    pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    numbers = {"suffix_decoding_max_tree_depth": 24, "suffix_decoding_min_token_prob": 0.1}
+    config, told = prepared(pair[0], name, monkeypatch, drafter_args=numbers)
+    assert told["speculation"] == {"method": name, "num_speculative_tokens": 4, **numbers}
+    assert config.drafter is not None
+    assert (config.drafter.name, config.drafter.revision, config.drafter.options) == (name, None, numbers)
+
+
+def test_lookup_on_a_gpu_is_lookup(pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    _, told = prepared(pair[0], "lookup:2", monkeypatch, drafter_args={"method": "ngram_gpu"})
+    assert (told["speculation"]["method"], told["speculation"]["prompt_lookup_max"]) == ("ngram_gpu", 2)
+
+
+@pytest.mark.parametrize(
+    "option", [{"model": "elsewhere/weights"}, {"trust_remote_code": True}, {"draft_load_config": "x"}]
+)
+def test_only_numbers_are_passed_on_unread(
+    pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch, option: dict[str, Any]
+) -> None:
+    """A word could name other weights, a switch run foreign code."""
+    with pytest.raises(FairspecError, match="not an option of vLLM's here"):
+        prepared(*pair, monkeypatch, drafter_args=option)
+    _, told = prepared(*pair, monkeypatch, gamma=3, drafter_args={"num_speculative_tokens": 9})
+    assert told["speculation"]["num_speculative_tokens"] == 3
+
+
+def test_the_draft_vocabulary_is_read_as_offsets_or_as_a_mask(tmp_path: Path) -> None:
+    config = {"speculators_model_type": "eagle3"}
+    offsets = head(tmp_path / "d2t", config, d2t=np.array([0, 4, 5], dtype=np.int64))
+    mask = head(tmp_path / "t2d", config, t2d=np.array([1, 0, 0, 0, 0, 1, 0, 1], dtype=np.bool_))
+    whole = head(tmp_path / "whole", config)
+    cards = [read_card("d", folder, None, "vllm", head=True) for folder in (offsets, mask, whole)]
+    assert [card.draft_vocabulary for card in cards] == [{0, 5, 7}, {0, 5, 7}, None]
 
 
 def test_lookup_and_mtp_have_no_weights(pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
