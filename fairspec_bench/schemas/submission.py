@@ -19,7 +19,7 @@ class DrafterEntry(Record):
 
     kind: str = Field(min_length=1, max_length=40)
     repo: str = Field(min_length=1, max_length=200)
-    revision: str | None = Field(default=None, max_length=200)
+    revision: str | None = Field(default=None, max_length=500)
     parameters: int | None = Field(default=None, ge=0, le=10**13)
     files: dict[str, Sha256] = Field(default_factory=dict)
     training_data: str = Field(min_length=1, max_length=2_000)

@@ -12,7 +12,7 @@ from scipy import stats
 
 from fairspec_bench.metrics.measure import rounded
 from fairspec_bench.schemas.base import FairspecError
-from fairspec_bench.schemas.config import SuiteConfig
+from fairspec_bench.schemas.config import SuiteConfig, revision_difference
 from fairspec_bench.schemas.io import lines_text, write_atomic
 from fairspec_bench.schemas.keys import PromptKey, Task
 from fairspec_bench.schemas.lines import Answer, Reference, Replay
@@ -50,13 +50,16 @@ def texts_for(
     Raises `FairspecError` where the run would not be the track's: another verifier, tokenizer, data or prompts.
     """
     config = prepared.config
+    if differs := revision_difference(track.verifier_revision, config.verifier.revision):
+        raise FairspecError(
+            f"track {track.name}: verifier: {differs} here ({config.verifier.revision}) from the track's "
+            f"({track.verifier_revision}). Give the track's verifier."
+        )
     found = {
-        "verifier": config.verifier.revision,
         "tokenizer": config.tokenizer_sha256,
         **_asked(config.suites),
     }
     wanted = {
-        "verifier": track.verifier_revision,
         "tokenizer": track.tokenizer_sha256,
         **_asked(track.suites),
     }

@@ -18,7 +18,7 @@ from fairspec_bench.metrics.acceptance import chances
 from fairspec_bench.metrics.audit import AuditLine, fall, generalises, reproduced, rule_in_words
 from fairspec_bench.metrics.measure import rounded
 from fairspec_bench.schemas.base import FairspecError
-from fairspec_bench.schemas.config import RunConfig
+from fairspec_bench.schemas.config import RunConfig, revision_difference
 from fairspec_bench.schemas.keys import PromptKey
 from fairspec_bench.schemas.lines import Reference, Replay
 from fairspec_bench.schemas.prompts import Encoded, Prompt
@@ -89,6 +89,10 @@ def _the_submitted(track: Track, verified: Verified, prepared: RunContext) -> Dr
         (track.name, track.reference_sha256),
         (verified.entry.track, verified.reference_sha256),
     )
+    for role in ("verifier", "drafter"):
+        loaded, submitted = (getattr(config, role) for config in (prepared.config, verified.report.config))
+        if differs := revision_difference(submitted and submitted.revision, loaded and loaded.revision):
+            raise FairspecError(f"audit: {role}: {differs} here from the submission's. Load what was submitted.")
     for what, value in here.items():
         if value != there[what]:
             raise FairspecError(
@@ -102,8 +106,6 @@ def _the_submitted(track: Track, verified: Verified, prepared: RunContext) -> Dr
 def _what_decides(config: RunConfig) -> dict[str, object]:
     drafter = config.drafter
     return {
-        "verifier": config.verifier.revision,
-        "drafter": drafter and drafter.revision,
         "drafter kind": drafter and drafter.kind,
         "drafter options": drafter and drafter.options,
         **{name: getattr(config, name) for name in ("tokenizer_sha256", "chat_template", "sampling", "seed", "dtype")},

@@ -24,7 +24,7 @@ from fairspec_bench.metrics.prompt_sums import prompt_sums
 from fairspec_bench.metrics.report import build_report
 from fairspec_bench.metrics.run_data import Lines
 from fairspec_bench.schemas.base import FairspecError, Record, Sha256
-from fairspec_bench.schemas.config import Environment, RunConfig
+from fairspec_bench.schemas.config import Environment, RunConfig, revision_difference
 from fairspec_bench.schemas.keys import PromptKey
 from fairspec_bench.schemas.lines import Replay
 from fairspec_bench.schemas.report import Report
@@ -228,9 +228,10 @@ class _Checker:
         return config if self._plan(config, at) else None
 
     def _compare_models(self, entry: Submission, track: Track, config: RunConfig, at: Place) -> None:
-        verifier = {"name": config.verifier.name, "revision": config.verifier.revision}
-        wanted = {"name": track.verifier, "revision": track.verifier_revision}
-        _compare(verifier, wanted, "C001", at, "verifier.")
+        if config.verifier.name != track.verifier:
+            at.add("C001", "verifier.name", config.verifier.name, track.verifier)
+        if revision_difference(track.verifier_revision, config.verifier.revision):
+            at.add("C001", "verifier.revision", config.verifier.revision, track.verifier_revision)
         if config.drafter is None:
             at.add("S010", "drafter", None, entry.drafter.kind)
             return

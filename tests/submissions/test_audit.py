@@ -456,10 +456,13 @@ def other_revision(submitted: Submitted) -> ModelConfig:
     [
         (lambda s: replace(s, prepared=trained_on(s, 0, 0.0)), None),
         (lambda s: replace(s, prepared=with_config(s.prepared, seed=9)), r"seed here is 9, the submission's is 0\."),
-        (lambda s: replace(s, prepared=with_config(s.prepared, drafter=None)), r"drafter here is None"),
+        (
+            lambda s: replace(s, prepared=with_config(s.prepared, drafter=None)),
+            r"drafter: the weights or their dtype differ here",
+        ),
         (
             lambda s: replace(s, prepared=with_config(s.prepared, drafter=other_revision(s))),
-            r"drafter here is other, the",
+            r"drafter: the weights or their dtype differ here",
         ),
         (lambda s: replace(s, claimed={}), r"has no claimed line on the track's text"),
         (lambda s: replace(s, track=s.track.model_copy(update={"name": "x"})), r"track here is \('x'"),
