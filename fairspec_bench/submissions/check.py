@@ -26,9 +26,9 @@ from fairspec_bench.metrics.run_data import Lines
 from fairspec_bench.schemas.base import FairspecError, Record, Sha256
 from fairspec_bench.schemas.config import Environment, RunConfig, revision_difference
 from fairspec_bench.schemas.keys import PromptKey
-from fairspec_bench.schemas.lines import Replay
+from fairspec_bench.schemas.lines import Replay, Timing
 from fairspec_bench.schemas.report import Report
-from fairspec_bench.schemas.stages import STAGES, race_keys, sweep_keys
+from fairspec_bench.schemas.stages import MODES, STAGES, race_keys, sweep_keys
 from fairspec_bench.schemas.submission import Submission, Verified
 from fairspec_bench.scoring.run_folder import CHUNKS, ENVIRONMENTS, FILES, REPORT, RUN
 from fairspec_bench.submissions import schema
@@ -91,6 +91,12 @@ def read_replays(folder: Path, references: Mapping[str, object]) -> dict[str, Re
     tree = Tree(folder, Findings())
     found = tree.lines(f"{RUN_FOLDER}/{STAGES['replay'].file}", Replay, len(references))
     return {replay.key: replay for _, replay in found}
+
+
+def read_timings(folder: Path, references: Mapping[str, object]) -> list[Timing]:
+    """Likewise its timings."""
+    most = len(references) * MAX_ROUNDS * len(MODES)
+    return [timing for _, timing in Tree(folder, Findings()).lines(f"{RUN_FOLDER}/{STAGES['race'].file}", Timing, most)]
 
 
 class _Checker:
@@ -289,8 +295,8 @@ class _Checker:
             if not CHUNK_NUMBER.fullmatch(name.number) or any(PromptKey(key).task != name.task for key in keys):
                 at.add("C003", f"chunks.{chunk}", "another name or task", f"a number, prompts of {name.task}")
                 sound = False
-        for task, keys in _by_task(config).items():
-            if (found := next((pair for pair in pairwise(keys) if not _follows(*pair)), None)) is not None:
+        for task, mine in _by_task(config).items():
+            if (found := next((pair for pair in pairwise(mine) if not _follows(*pair)), None)) is not None:
                 at.add("C003", f"chunks.{task}", f"{found[1]} after {found[0]}", "the track's order")
         _compare(
             config.clusters, {key: each.cluster for key, each in self.track_reference.items()}, "C004", at, "clusters."

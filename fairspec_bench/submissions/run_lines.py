@@ -122,11 +122,10 @@ class _RunLines:
         wanted = self.track.hardware
         if wanted is None:
             return
-        here = (environment.device, environment.device_name, self.config.backend)
-        there = (wanted.device, wanted.device_name, wanted.backend)
-        for field in ("processor", "threads"):
-            if getattr(wanted, field) is not None:
-                here, there = (*here, getattr(environment, field)), (*there, getattr(wanted, field))
+        named = [name for name in ("processor", "threads") if getattr(wanted, name) is not None]
+        fields = ("device", "device_name", *named)
+        here = (*(getattr(environment, name) for name in fields), self.config.backend)
+        there = (*(getattr(wanted, name) for name in fields), wanted.backend)
         if here != there:
             at.add("B006", "environment", here, there)
         if "device_map" in self.config.verifier.options:
