@@ -172,6 +172,7 @@ def submit_audit(
     verifier: str | None = None,
     sample: int = 5,
     fresh: int = 10,
+    races: int = 1,
     seed: int | None = None,
     private: Path | None = None,
     tracks: Path | None = None,
@@ -187,6 +188,7 @@ def submit_audit(
         verifier: where the track's verifier lies here.
         sample: prompts of each language that are scored again.
         fresh: unseen prompts of each language.
+        races: raced prompts of each language that are raced again.
         seed: of the sample, drawn now by default.
         private: a folder of questions, `<suite>/<language>.txt` or `<language>.txt`, one a line, line k the same
             problem in each. Embedded suites make their own.
@@ -197,10 +199,10 @@ def submit_audit(
     Raises:
         FairspecError: for anything that the user can correct, in one line.
     """
-    from fairspec_bench.submissions.check import read_replays
+    from fairspec_bench.submissions.check import read_replays, read_timings
 
     folder = Path(folder)
-    check_values(AuditOptions(auditor, sample, fresh, private, seed))
+    check_values(AuditOptions(auditor, sample, fresh, races, private, seed))
     verdict = submit_check(folder, tracks=tracks)
     if verdict.verified is None:
         raise FairspecError(f"{folder}: does not pass the check. First: fairspec submit check {folder}.")
@@ -215,8 +217,14 @@ def submit_audit(
     chosen = _track_options(
         track, submitted.repo, drafter or submitted.repo, verifier, **options, drafter_args=arguments
     )
+    from fairspec_bench.submissions import pack
     from fairspec_bench.submissions.audit import audit
 
+    for name, path in _published(chosen.drafter.source if chosen.drafter else "").items():
+        if pack.sha256(path) != submitted.files.get(name, pack.sha256(path)):
+            raise FairspecError(
+                f"{path}: not the file that the submission names. Audit the drafter that was submitted."
+            )
     prepared, _ = _prepared(track, track_references, chosen)
     found = audit(
         track,
@@ -224,8 +232,10 @@ def submit_audit(
         verified,
         read_replays(folder, track_references),
         prepared,
+        timed=read_timings(folder, track_references),
         sample=sample,
         fresh=fresh,
+        races=races,
         seed=secrets.randbelow(2**31) if seed is None else seed,
         auditor=auditor,
         date=date.today().isoformat(),

@@ -149,8 +149,11 @@ def submit_audit(options: dict[str, Any], folder: Folder, drafter: Drafter = Non
     if over_all.value is not None:
         bounds = "" if over_all.low is None else f" [{over_all.low:+.3f}, {over_all.high:+.3f}]"
         say(f"acceptance, public − fresh: {over_all.value:+.3f}{bounds}")
-    say(f"reproduced: {found.reproduced}", f"generalises: {found.generalises}", f"rule: {found.rule}")
-    if not found.reproduced or found.generalises is False:
+    for race in found.races:
+        say(f"{race.task}: speed-up claimed {race.claimed:.2f}, found {race.found:.2f}")
+    verdicts = (f"{name}: {getattr(found, name)}" for name in ("reproduced", "times", "generalises"))
+    say(*verdicts, f"rule: {found.rule}")
+    if not found.reproduced or False in (found.times, found.generalises):
         raise typer.Exit(1)
 
 

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from fairspec_bench.metrics import bootstrap
 from fairspec_bench.metrics.bootstrap import Array
 from fairspec_bench.metrics.catalogue import measures
 from fairspec_bench.metrics.measure import Joint, StatTable, assemble, column, estimate, linear, published
 from fairspec_bench.schemas.report import Estimate
-from fairspec_bench.schemas.submission import AuditedTask, FreshTask
+from fairspec_bench.schemas.submission import AuditedRace, AuditedTask, FreshTask
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ to +.092, in single tasks up to +.19.
 """
 TELLING = 0.025
 """Half the width of the widest interval of the mean that tells; the built-in drafter's was .01 with 10 prompts."""
+TIMES = 0.1
+"""By what share of itself a speed-up may be claimed higher than found, in the mean over tasks; in one, `TASK` times."""
 REPLICATES = 10_000
 ACCEPTANCE = measures(1)["acceptance"]
 
@@ -69,7 +72,9 @@ def rule_in_words(dtype: str) -> str:
         f"overlap of the tasks by at most {allowed.sums:g}; in no single task by more than {TASK} times that; one "
         "context more is always allowed. Generalises: the 95 % interval of acceptance on public − on fresh prompts "
         f"does not lie above {MARGIN:g}, neither that of the mean over tasks nor, at once, that of any task; not told "
-        f"where the interval of the mean is wider than ± {TELLING:g}."
+        f"where the interval of the mean is wider than ± {TELLING:g}. Times: the speed-ups of the raced prompts are "
+        f"claimed at most {TIMES:.0%} above those found, by the 95 % interval of the mean over tasks, and in no task "
+        f"more than {TASK * TIMES:.0%} above."
     )
 
 
@@ -107,6 +112,24 @@ def _apart(claimed: float | None, found: float | None) -> float:
     if claimed is None or found is None:
         return 0.0 if claimed is found else np.inf
     return abs(found - claimed)
+
+
+# --------------------------------------------------------------------------- the same races again
+
+
+def times_reproduced(races: Sequence[AuditedRace]) -> bool | None:
+    """Whether the speed-ups claimed were found again: the mean over tasks of ln(claimed / found) and its 95 % interval.
+
+    `None` where the interval holds the limit, or there are fewer than three tasks.
+    """
+    apart = np.log([race.claimed / race.found for race in races])
+    if len(apart) < 3:
+        return None
+    half = stats.t.ppf(0.975, len(apart) - 1) * apart.std(ddof=1) / np.sqrt(len(apart))
+    most = np.log1p(TIMES)
+    if apart.mean() - half > most or apart.max() > np.log1p(TASK * TIMES):
+        return False
+    return True if apart.mean() + half <= most else None
 
 
 # --------------------------------------------------------------------------- unseen prompts

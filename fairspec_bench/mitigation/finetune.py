@@ -176,8 +176,10 @@ def _plan(options: FineTuneOptions, verifier: Model, student: Model, corpus: Cor
     return FineTunePlan(
         method=options.method,
         verifier=verifier.name,
+        verifier_revision=verifier.identity,
         verifier_sha256=verifier.weights_sha256,
         drafter=student.name,
+        drafter_revision=student.identity,
         drafter_sha256=student.weights_sha256,
         prompts=options.prompts,
         corpus_sha256=corpus.sha256,

@@ -26,8 +26,10 @@ class FineTunePlan(Record):
     schema_version: Literal[1] = 1
     method: str
     verifier: str
+    verifier_revision: str | None = None
     verifier_sha256: Sha256
     drafter: str
+    drafter_revision: str | None = None
     drafter_sha256: Sha256
     prompts: tuple[str, ...]
     corpus_sha256: Sha256

@@ -6,6 +6,7 @@ Never runs code that came with a model.
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ from fairspec_bench.schemas.config import MAX_GAMMA, Backend
 
 PREFILL_CHUNK = 512
 OPTIONS = ("attention", "device_map", "quantization")
+_NOT_SETTINGS = {"_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype", "_from_model_config"}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -108,9 +110,14 @@ class Model:
         return weights_sha256(self.hf)
 
     @property
+    def content(self) -> str:
+        """Hashes of all that decides its output, as loaded: weights (dtype included) and both configurations."""
+        return _content(self.hf, self.weights_sha256)
+
+    @property
     def identity(self) -> str:
-        """What it was made from, its commit on the Hub, or the hash of its weights: the first that exists."""
-        return self.origin or self.revision or f"weights-sha256:{self.weights_sha256}"
+        """What it was made from, its commit on the Hub, or `content`: the first that exists."""
+        return self.origin or self.revision or self.content
 
     def refusal(self, prompt: int, max_new_tokens: int) -> str | None:
         """Why so long a prompt cannot be continued by `max_new_tokens` more, whatever γ; `None` if it can."""
@@ -250,11 +257,11 @@ def load_model(
     hf = _pretrained(name, (base or place).folder, DTYPES[dtype], device, device_map, quantization)
     origin, home = None, place.folder
     if base is not None:
-        origin = f"{base.commit or _hashed(hf)}+adapter-sha256:{adapter_sha256(place.folder)}"
+        origin = f"{base.commit or _content(hf)}+adapter-sha256:{adapter_sha256(place.folder)}"
         hf = merged(hf, place.folder, name)
         home = home if hub.has_tokenizer(home) else base.folder
     if is_quantized(hf):
-        origin = f"{place.commit or _hashed(hf)}+quantization:{quantization or own_quantization(hf.config)}"
+        origin = f"{place.commit or _content(hf)}+quantization:{quantization or own_quantization(hf.config)}"
     tokens = read_tokens(home)
     return wrap(
         hf if device_map or is_quantized(hf) else hf.to(device),
@@ -325,8 +332,19 @@ def weights_sha256(hf: PreTrainedModel) -> Sha256:
     return digest.hexdigest()
 
 
-def _hashed(hf: PreTrainedModel) -> str:
-    return f"weights-sha256:{weights_sha256(hf)}"
+def _content(hf: PreTrainedModel, weights: Sha256 | None = None) -> str:
+    config = settings_sha256(hf.config.to_diff_dict())
+    generation = settings_sha256(hf.generation_config.to_diff_dict() if hf.generation_config is not None else {})
+    return f"weights-sha256:{weights or weights_sha256(hf)}+config-sha256:{config}+generation-sha256:{generation}"
+
+
+def settings_sha256(said: Mapping[str, Any]) -> Sha256:
+    """Hash of a configuration as Transformers reads it, without what only tells where it came from.
+
+    The dtype of the files is left out: that of the loaded weights is in their hash.
+    """
+    kept = {key: value for key, value in said.items() if key not in _NOT_SETTINGS}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def wrap(

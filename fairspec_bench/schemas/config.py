@@ -62,6 +62,37 @@ class ModelConfig(VersionedRecord):
     answers: bool = True
 
 
+REVISION_PARTS = {
+    "weights-sha256": "the weights or their dtype differ",
+    "config-sha256": "config.json differs",
+    "generation-sha256": "generation_config.json differs",
+    "adapter-sha256": "the adapter differs",
+    "quantization": "the quantization differs",
+    "temperatures-sha256": "the drafter's temperatures differ",
+}
+"""What another value of a part of a model's revision, `name:value+name:value`, means."""
+_ADDED_PARTS = {"config-sha256", "generation-sha256"}
+
+
+def revision_difference(there: str | None, here: str | None) -> str | None:
+    """What of a model differs between two revisions, in words; `None` if they agree.
+
+    Revisions of 0.1 do not name the configurations: what only one of the two names is not compared then.
+    """
+    old, new = _parts(there), _parts(here)
+    for name in {**old, **new}:
+        unsaid = name in _ADDED_PARTS and not (name in old and name in new)
+        if old.get(name) != new.get(name) and not unsaid:
+            return REVISION_PARTS.get(name, "the revision differs")
+    return None
+
+
+def _parts(revision: str | None) -> dict[str, str]:
+    """The parts of a revision by name; a commit has none."""
+    pairs = (part.rpartition(":") for part in revision.split("+")) if revision else ()
+    return {name: value for name, _, value in pairs}
+
+
 class RunConfig(VersionedRecord):
     """Everything that decides a run's lines; written first, compared field by field on resume.
 

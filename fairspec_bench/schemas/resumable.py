@@ -13,6 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from fairspec_bench.schemas.base import Record, RecordError
+from fairspec_bench.schemas.config import revision_difference
 from fairspec_bench.schemas.io import read_record, write_record
 
 LOCK = ".lock"
@@ -93,6 +94,8 @@ def _difference(there: Any, here: Any, where: str) -> str | None:
         pairs = [(str(place), *both) for place, both in enumerate(zip(there, here, strict=True))]
     elif there == here:
         return None
+    elif where.endswith("revision") and (said := revision_difference(there, here)):
+        return f"{where}: {said}, {_short(there)} there"
     else:
         return f"{where}: {_short(there)} there, {_short(here)} here"
     found = (_difference(old, new, f"{where}.{name}".lstrip(".")) for name, old, new in pairs)

@@ -14,6 +14,7 @@ several, a sweep some of all raced prompts of a task). One stage of one chunk is
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,11 @@ SweepPlace = tuple[str, int, int, int, int]
 MODES: tuple[Mode, ...] = get_args(Mode)
 RACE_BATCH = 8
 """Prompts of a race that are timed in all rounds before it may end."""
+
+
+def mode_order(seed: int, key: str, number: int) -> tuple[Mode, ...]:
+    """The order of the modes in one round of a prompt's race, drawn anew for each."""
+    return tuple(random.Random(f"{seed}/{key}/{number}").sample(MODES, len(MODES)))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ class DrafterEntry(Record):
 
     kind: str = Field(min_length=1, max_length=40)
     repo: str = Field(min_length=1, max_length=200)
-    revision: str | None = Field(default=None, max_length=200)
+    revision: str | None = Field(default=None, max_length=500)
     parameters: int | None = Field(default=None, ge=0, le=10**13)
     files: dict[str, Sha256] = Field(default_factory=dict)
     training_data: str = Field(min_length=1, max_length=2_000)
@@ -72,7 +72,8 @@ class AuditedTask(Record):
     """One task of an audit: what was claimed and found on the same `contexts` (at least 1) of `prompts` re-scored ones.
 
     `same_drafts` is the share of contexts whose draft is the claimed one, `chance_difference` the mean over contexts of
-    how far the chance of acceptance lies from the claimed one. Misfit and overlap as METRICS has them, `None` for a
+    how far the chance of acceptance lies from the claimed one, `chance_gain` of claimed − found with its sign and
+    `chance_squares` of its square (`None` in audits of 0.1). Misfit and overlap as METRICS has them, `None` for a
     drafter without a proper q.
     """
 
@@ -87,6 +88,8 @@ class AuditedTask(Record):
     misfit_found: float | None
     overlap_claimed: float | None
     overlap_found: float | None
+    chance_gain: float | None = None
+    chance_squares: float | None = None
 
 
 class FreshTask(Record):
@@ -102,12 +105,22 @@ class FreshTask(Record):
     difference: Estimate
 
 
+class AuditedRace(Record):
+    """The speed-up on `prompts` raced prompts of a task, as claimed and as found by another race of the same."""
+
+    task: str
+    prompts: int = Field(ge=1)
+    claimed: float = Field(gt=0)
+    found: float = Field(gt=0)
+
+
 class Audit(Record):
     """A maintainer ran the drafter again. `rule` says in words what passing meant; `seed` was drawn after submission.
 
     `reproduced`: its lines came from the drafter named. `fresh_over_all`: the mean over tasks of public − fresh.
     `generalises`: it does not fall on fresh prompts by more than the rule allows; `None` where it was run on none
-    (`fresh` is empty), or on too few to tell.
+    (`fresh` is empty), or on too few to tell. `times`: the speed-ups claimed were found; `None` where none were raced
+    again, or the clock was too noisy to tell.
     """
 
     schema_version: Literal[1] = 1
@@ -122,3 +135,5 @@ class Audit(Record):
     fresh: tuple[FreshTask, ...] = ()
     fresh_over_all: Estimate = Estimate()
     generalises: bool | None = None
+    races: tuple[AuditedRace, ...] = ()
+    times: bool | None = None

@@ -6,7 +6,6 @@ Both modes commit the reference ids, so that neither diverges; the baseline runs
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,7 +18,7 @@ from fairspec_bench.schemas.base import FairspecError
 from fairspec_bench.schemas.config import SamplingParams
 from fairspec_bench.schemas.lines import Mode, Reference, Timing
 from fairspec_bench.schemas.prompts import Encoded
-from fairspec_bench.schemas.stages import MODES
+from fairspec_bench.schemas.stages import MODES, mode_order
 from fairspec_bench.scoring.reference import pair
 
 
@@ -121,8 +120,7 @@ def in_turn(
     for keys in [list(known)] if race_batches is None else race_batches:
         for number in range(rounds):
             for key in keys:
-                modes = random.Random(f"{seed}/{key}/{number}").sample(MODES, len(MODES))
-                for order, mode in enumerate(modes):
+                for order, mode in enumerate(mode_order(seed, key, number)):
                     timing = timed(Turn(*known[key], mode, number, order))
                     done.append(timing)
                     yield timing

@@ -145,7 +145,7 @@ def _common(verifier: Model, sampling: SamplingParams, seed: int, stop_identity:
         **({} if verifier.backend == "eager" else {"backend": verifier.backend}),
         "verifier": verifier.name,
         "revision": verifier.revision,
-        "weights": verifier.weights_sha256,
+        "content": verifier.content,
         "dtype": str(verifier.dtype),
         "hardware": hardware_class(verifier),
         "eos": sorted(verifier.eos_ids),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,13 +13,13 @@ from scipy import stats
 
 from fairspec_bench.metrics.measure import rounded
 from fairspec_bench.schemas.base import FairspecError
-from fairspec_bench.schemas.config import SuiteConfig
+from fairspec_bench.schemas.config import RunConfig, SuiteConfig, revision_difference
 from fairspec_bench.schemas.io import lines_text, write_atomic
 from fairspec_bench.schemas.keys import PromptKey, Task
-from fairspec_bench.schemas.lines import Answer, Reference, Replay
+from fairspec_bench.schemas.lines import Answer, Reference, Replay, StepTimes, Timing
 from fairspec_bench.scoring.prepare import RunContext
 from fairspec_bench.scoring.run_folder import RunFolder
-from fairspec_bench.suites.tracks import Divergence, Hardware, Track, TrackReference, TrackSuite
+from fairspec_bench.suites.tracks import Divergence, Hardware, Track, TrackRace, TrackReference, TrackSuite
 
 
 def references_of(run: Path) -> tuple[TrackReference, ...]:
@@ -50,13 +51,16 @@ def texts_for(
     Raises `FairspecError` where the run would not be the track's: another verifier, tokenizer, data or prompts.
     """
     config = prepared.config
+    if differs := revision_difference(track.verifier_revision, config.verifier.revision):
+        raise FairspecError(
+            f"track {track.name}: verifier: {differs} here ({config.verifier.revision}) from the track's "
+            f"({track.verifier_revision}). Give the track's verifier."
+        )
     found = {
-        "verifier": config.verifier.revision,
         "tokenizer": config.tokenizer_sha256,
         **_asked(config.suites),
     }
     wanted = {
-        "verifier": track.verifier_revision,
         "tokenizer": track.tokenizer_sha256,
         **_asked(track.suites),
     }
@@ -104,6 +108,31 @@ def divergences(replays: Iterable[Replay], dtype: str) -> dict[str, dict[str, Di
     return found
 
 
+def _track_race(config: RunConfig, timings: Sequence[Timing]) -> TrackRace | None:
+    """What the track's own race was; `None` where it had none that could be held against others."""
+    raced, steps = Counter[str](), dict[tuple[str, bool], list[StepTimes]]()
+    for key in {timing.key for timing in timings}:
+        raced[PromptKey(key).task] += 1
+    for timing in timings:
+        steps.setdefault((PromptKey(timing.key).task, timing.mode == "speculative"), []).append(timing.step_times)
+    mean = {
+        each: sum(step.verify_ns for step in mine) / sum(step.verify for step in mine)
+        for each, mine in steps.items()
+        if any(step.verify for step in mine)
+    }
+    tasks = [task for task in raced if (task, True) in mean and (task, False) in mean]
+    if not tasks or config.race_rounds < 2:
+        return None
+    return TrackRace(
+        prompts=config.race_prompts or max(raced.values()),
+        rounds=config.race_rounds,
+        width=config.race_width,
+        budget=config.race_budget,
+        verify_ratio=rounded(min(mean[task, True] / mean[task, False] for task in tasks)),
+        step_ns=rounded(min(mean[task, False] for task in tasks)),
+    )
+
+
 def write_track(
     run: Path,
     folder: Path,
@@ -145,7 +174,15 @@ def write_track(
         gamma=config.gamma,
         seed=config.seed,
         dtype=config.dtype,
-        hardware=Hardware(device=raced.device, device_name=raced.device_name, backend=config.backend),
+        verifier_parameters=config.verifier.parameters,
+        hardware=Hardware(
+            device=raced.device,
+            device_name=raced.device_name,
+            backend=config.backend,
+            processor=raced.processor,
+            threads=raced.threads,
+        ),
+        race=_track_race(config, source.lines("race", Timing)),
         replicates=replicates,
         reference_sha256=hashlib.sha256(text).hexdigest(),
         baseline=baseline,

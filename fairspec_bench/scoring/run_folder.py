@@ -53,14 +53,17 @@ FILES = (RUN, ENVIRONMENTS, CHUNKS, DROPPED, REPORT, *(stage.file for stage in S
 """Every file of a run folder."""
 
 
-def same_machine(there: Environment, here: Environment, *, timed: bool) -> str | None:
+def same_machine(there: Environment, here: Environment, *, timed: bool, versions: bool = True) -> str | None:
     """Why lines made `there` may not be continued `here`, `None` if they may.
 
-    Outputs need the same kind of hardware; timings also the same processor, threads and versions.
+    Outputs need the same kind of hardware; timings also the same processor, threads and, unless asked otherwise,
+    `versions`.
     """
     names = {"device_name"}
     if timed:
-        names |= {"processor", "cores", "threads", "python", "packages", "platform"}
+        names |= {"processor", "cores", "threads"}
+    if timed and versions:
+        names |= {"python", "packages", "platform"}
     return difference(there, here, of=names)
 
 

@@ -6,6 +6,7 @@ Ranks and paired differences come from `metrics`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,13 +18,15 @@ from fairspec_bench.metrics.comparison import COMPARED, SuiteComparison, compare
 from fairspec_bench.metrics.prompt_sums import sheets_of
 from fairspec_bench.metrics.ranking import Standing, standings
 from fairspec_bench.metrics.run_data import Sheets
-from fairspec_bench.schemas.keys import Task
+from fairspec_bench.schemas.keys import PromptKey, Task
 from fairspec_bench.schemas.report import Estimate
 from fairspec_bench.schemas.submission import Audit, Verified
 from fairspec_bench.site.labels import NOTHING, kind_title
 from fairspec_bench.site.views import Run, SuiteView
 from fairspec_bench.suites.tracks import Track
 
+MARKS = ("drafts audited", "times audited", "unseen prompts audited")
+LEAST_SAMPLE = 5  # prompts of each language, or all it has
 ALL_PAIRS = 12  # with more ranked submissions each is compared with the baseline, and the first with their neighbours
 NEIGHBOURS = 100  # how many are the first
 WHOLE_PAIRS = 5  # fine-tuned drafters whose change of U is given on a board with more
@@ -72,10 +75,20 @@ class Candidate:
         return kind_title(self.verified.entry.drafter.kind)
 
     @property
-    def audited(self) -> bool:
-        """Whether a maintainer's run reproduced these very lines."""
+    def marks(self) -> tuple[str, ...]:
+        """What a maintainer's run of these very lines has confirmed, of `MARKS`."""
         audit = self.entry.audit
-        return audit is not None and audit.reproduced and audit.manifest_sha256 == self.verified.manifest_sha256
+        if audit is None or audit.manifest_sha256 != self.verified.manifest_sha256:
+            return ()
+        found = (audit.reproduced and enough_sampled(audit, self.verified), audit.times, audit.generalises)
+        return tuple(mark for mark, yes in zip(MARKS, found, strict=True) if yes)
+
+
+def enough_sampled(audit: Audit, verified: Verified) -> bool:
+    """Whether an audit scored at least `LEAST_SAMPLE` prompts of every task again, or all that it has."""
+    sampled = {task.task: task.prompts for task in audit.sample}
+    has = Counter(PromptKey(key).task for key in verified.sums.keys)
+    return all(sampled.get(task, 0) >= min(LEAST_SAMPLE, count) for task, count in has.items())
 
 
 def unranked_reason(verified: Verified, audit: Audit | None, track: Track) -> str:
@@ -86,6 +99,8 @@ def unranked_reason(verified: Verified, audit: Audit | None, track: Track) -> st
         return "changed since its audit: the manifest audited is another"
     if audit is not None and not audit.reproduced:
         return "the audit did not reproduce its lines with the drafter named"
+    if audit is not None and audit.times is False:
+        return "the audit did not find the speed-up claimed"
     if audit is not None and audit.generalises is False:
         return "falls on fresh prompts by more than the audit's rule allows"
     if verified.entry.drafter.trained_on_suite_data:

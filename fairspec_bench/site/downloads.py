@@ -15,11 +15,11 @@ from fairspec_bench.reporting.escape import spreadsheet
 from fairspec_bench.schemas.base import Record
 from fairspec_bench.schemas.report import Estimate, Report
 from fairspec_bench.schemas.submission import Audit, Submission, Verified
-from fairspec_bench.site.board import Board, Candidate, Entry
+from fairspec_bench.site.board import MARKS, Board, Candidate, Entry
 from fairspec_bench.site.views import Run
 from fairspec_bench.suites.tracks import Track
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 COLUMNS = (
     "track", "slug", "name", "verifier", "drafter", "gamma", "suite", "language", "measure", "value", "low", "high",
 )  # fmt: skip
@@ -82,7 +82,7 @@ def _entry(board: Board, candidate: Candidate) -> dict[str, Any]:
     return {
         "slug": candidate.entry.slug,
         "page": candidate.page,
-        "audited": candidate.audited,
+        "audited": {mark: mark in candidate.marks for mark in MARKS},
         "unranked": candidate.reason or None,
         "manifest_sha256": candidate.verified.manifest_sha256,
         "submission": entry.model_dump(mode="json"),

@@ -1,10 +1,11 @@
 """A submission's drafter run again: are its lines its own, and does it do as well on new prompts?
 
-Times and the drafter's own answers are not audited.
+The drafter's own answers are not audited.
 
 A sample of every task is replayed on the track's references and compared with the claimed lines: true ones differ only
 by rounding of other kernels. Then the verifier continues prompts that nobody has seen, and the drafter is replayed
-there: acceptance falls if it memorised the references.
+there: acceptance falls if it memorised the references. Some of the raced prompts are raced again, on the machine's
+like only.
 """
 
 from __future__ import annotations
@@ -16,24 +17,34 @@ from pathlib import Path
 from fairspec_bench.engine.batch import with_prefixes
 from fairspec_bench.engine.drafters.base import Drafter
 from fairspec_bench.metrics.acceptance import chances
-from fairspec_bench.metrics.audit import AuditLine, fall, generalises, reproduced, rule_in_words
+from fairspec_bench.metrics.audit import (
+    AuditLine,
+    fall,
+    generalises,
+    reproduced,
+    rule_in_words,
+    times_reproduced,
+)
 from fairspec_bench.metrics.measure import rounded
 from fairspec_bench.schemas.base import FairspecError
-from fairspec_bench.schemas.config import RunConfig
+from fairspec_bench.schemas.config import RunConfig, revision_difference
 from fairspec_bench.schemas.keys import PromptKey
-from fairspec_bench.schemas.lines import Reference, Replay
+from fairspec_bench.schemas.lines import Reference, Replay, Timing
 from fairspec_bench.schemas.prompts import Encoded, Prompt
 from fairspec_bench.schemas.report import Estimate
-from fairspec_bench.schemas.submission import Audit, AuditedTask, PromptSums, Verified
+from fairspec_bench.schemas.submission import Audit, AuditedRace, AuditedTask, PromptSums, Verified
 from fairspec_bench.scoring.environment import describe
 from fairspec_bench.scoring.prepare import RunContext
+from fairspec_bench.scoring.race import race
 from fairspec_bench.scoring.reference import continuations
 from fairspec_bench.scoring.replay import replay
+from fairspec_bench.scoring.run_folder import same_machine
 from fairspec_bench.suites.fresh_prompts import can_be_fresh, fresh_items
 from fairspec_bench.suites.tracks import Track, TrackReference, TrackSuite
 
-SAMPLE, FRESH = 5, 10
+SAMPLE, FRESH, RACES = 5, 10, 1
 """Prompts of each task, unless asked otherwise."""
+RACE_ROUNDS = 3
 SHARD = "audit"
 
 
@@ -44,8 +55,10 @@ def audit(
     claimed: Mapping[str, Replay],
     prepared: RunContext,
     *,
+    timed: Sequence[Timing] = (),
     sample: int = SAMPLE,
     fresh: int = FRESH,
+    races: int = RACES,
     seed: int,
     auditor: str,
     date: str,
@@ -54,19 +67,21 @@ def audit(
 ) -> Audit:
     """Run a submitted drafter again on `sample` prompts of each task of its track and on `fresh` prompts of each.
 
-    `claimed` are its replays by key, `prepared` its own run loaded anew. `seed` must be drawn after submission: what is
-    sampled and what is fresh follow from it. `private` is a folder of questions for suites that are not built in;
-    without one these have no fresh prompts. `fresh=0`: none. Raises `FairspecError` for another drafter or settings
-    than were submitted, lines or private questions that are missing, or a prompt that does not fit.
+    `races` of the raced prompts of each task are raced again, in three rounds, where this is the machine's like.
+    `claimed` are its replays by key, `timed` its timings, `prepared` its own run loaded anew. `seed` must be drawn after
+    submission: what is sampled and what is fresh follow from it. `private` is a folder of questions for suites that are
+    not built in; without one these have no fresh prompts. `fresh=0`: none. Raises `FairspecError` for another drafter
+    or settings than were submitted, lines or private questions that are missing, or a prompt that does not fit.
     """
-    if sample < 1 or fresh < 0:
-        raise FairspecError(f"audit: sample={sample}, fresh={fresh}: must be at least 1 and 0.")
+    if sample < 1 or fresh < 0 or races < 0:
+        raise FairspecError(f"audit: sample={sample}, fresh={fresh}, races={races}: must be at least 1, 0 and 0.")
     drafter = _the_submitted(track, verified, prepared)
     keys = draw_sample(track_references, sample, seed)
     say(f"replaying {len(keys)} of the track's {len(track_references)} prompts")
     tasks = _audited(keys, track_references, claimed, prepared, drafter)
     suites = [suite for suite in track.suites if can_be_fresh(suite.name, private)] if fresh else []
     seen = [line for suite in suites for line in _fresh_lines(suite, prepared, drafter, fresh, seed, private, say)]
+    raced = _raced(track_references, timed, verified, prepared, drafter, races, seed, say)
     fresh_tasks, over_all = fall(_public_lines(verified.sums), seen) if seen else ((), Estimate())
     return Audit(
         manifest_sha256=verified.manifest_sha256,
@@ -80,6 +95,8 @@ def audit(
         fresh=fresh_tasks,
         fresh_over_all=over_all,
         generalises=generalises(fresh_tasks, over_all),
+        races=raced,
+        times=times_reproduced(raced),
     )
 
 
@@ -90,6 +107,10 @@ def _the_submitted(track: Track, verified: Verified, prepared: RunContext) -> Dr
         (track.name, track.reference_sha256),
         (verified.entry.track, verified.reference_sha256),
     )
+    for role in ("verifier", "drafter"):
+        loaded, submitted = (getattr(config, role) for config in (prepared.config, verified.report.config))
+        if differs := revision_difference(submitted and submitted.revision, loaded and loaded.revision):
+            raise FairspecError(f"audit: {role}: {differs} here from the submission's. Load what was submitted.")
     for what, value in here.items():
         if value != there[what]:
             raise FairspecError(
@@ -103,9 +124,8 @@ def _the_submitted(track: Track, verified: Verified, prepared: RunContext) -> Dr
 def _what_decides(config: RunConfig) -> dict[str, object]:
     drafter = config.drafter
     return {
-        "verifier": config.verifier.revision,
-        "drafter": drafter and drafter.revision,
         "drafter kind": drafter and drafter.kind,
+        "drafter parameters": drafter and drafter.parameters,
         "drafter options": drafter and drafter.options,
         **{name: getattr(config, name) for name in ("tokenizer_sha256", "chat_template", "sampling", "seed", "dtype")},
     }
@@ -211,6 +231,60 @@ def _task(task: str, lines: Sequence[tuple[Reference, Replay, Replay]]) -> Audit
         overlap_claimed=mean(old, "overlap"),
         overlap_found=mean(new, "overlap"),
     )
+
+
+# --------------------------------------------------------------------------- the same races again
+
+
+def _raced(
+    track_references: Mapping[str, TrackReference],
+    timed: Sequence[Timing],
+    verified: Verified,
+    prepared: RunContext,
+    drafter: Drafter,
+    count: int,
+    seed: int,
+    say: Callable[[str], None],
+) -> tuple[AuditedRace, ...]:
+    """The race of `count` raced prompts of each task, claimed and found; none on another kind of machine."""
+    keys = draw_sample({timing.key for timing in timed}, count, seed) if count else ()
+    if not keys:
+        return ()
+    here = describe(prepared.config.device)
+    there = verified.report.environments
+    unlike = [found for each in there if (found := same_machine(each, here, timed=True, versions=False))]
+    if len(unlike) == len(there) or prepared.config.backend != verified.report.config.backend:
+        say(f"not raced: this is another machine ({unlike[0] if unlike else prepared.config.backend})")
+        return ()
+    say(f"racing {len(keys)} of the raced prompts")
+    found: list[Timing] = []
+    for key in keys:
+        found += race(
+            prepared.verifier,
+            drafter,
+            [prepared.questions.encoded[key]],
+            [_reference(track_references[key])],
+            sampling=prepared.config.sampling,
+            gamma=prepared.config.gamma,
+            seed=seed,
+            rounds=RACE_ROUNDS,
+            chunk=SHARD,
+        )
+    claims = [timing for timing in timed if timing.key in keys]
+    tasks = {
+        PromptKey(key).task: [each for each in keys if PromptKey(each).task == PromptKey(key).task] for key in keys
+    }
+    return tuple(
+        AuditedRace(task=task, prompts=len(mine), claimed=_speedup(claims, mine), found=_speedup(found, mine))
+        for task, mine in tasks.items()
+    )
+
+
+def _speedup(timings: Iterable[Timing], keys: Sequence[str]) -> float:
+    spent = dict.fromkeys(("autoregressive", "speculative", "control"), 0)
+    for timing in timings:
+        spent[timing.mode] += timing.decode_ns if timing.key in keys else 0
+    return rounded(spent["autoregressive"] / spent["speculative"])
 
 
 # --------------------------------------------------------------------------- prompts that nobody has seen

@@ -15,7 +15,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,11 @@ from fairspec_bench.metrics.prompt_sums import prompt_sums
 from fairspec_bench.metrics.report import build_report
 from fairspec_bench.metrics.run_data import Lines
 from fairspec_bench.schemas.base import FairspecError, Record, Sha256
-from fairspec_bench.schemas.config import Environment, RunConfig
+from fairspec_bench.schemas.config import Environment, RunConfig, revision_difference
 from fairspec_bench.schemas.keys import PromptKey
-from fairspec_bench.schemas.lines import Replay
+from fairspec_bench.schemas.lines import Replay, Timing
 from fairspec_bench.schemas.report import Report
-from fairspec_bench.schemas.stages import STAGES, sweep_keys
+from fairspec_bench.schemas.stages import MODES, STAGES, race_keys, sweep_keys
 from fairspec_bench.schemas.submission import Submission, Verified
 from fairspec_bench.scoring.run_folder import CHUNKS, ENVIRONMENTS, FILES, REPORT, RUN
 from fairspec_bench.submissions import schema
@@ -37,7 +37,7 @@ from fairspec_bench.submissions.reading import JsonFault, Tree, parse_json
 from fairspec_bench.submissions.rules import Place
 from fairspec_bench.submissions.run_lines import RUN_FOLDER, check_lines
 from fairspec_bench.submissions.schema import check_text, read_submission
-from fairspec_bench.suites.tracks import Track, load_track, load_track_references
+from fairspec_bench.suites.tracks import Track, TrackRace, load_track, load_track_references
 
 MANIFEST = "MANIFEST.sha256"
 MANIFEST_LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
@@ -91,6 +91,12 @@ def read_replays(folder: Path, references: Mapping[str, object]) -> dict[str, Re
     tree = Tree(folder, Findings())
     found = tree.lines(f"{RUN_FOLDER}/{STAGES['replay'].file}", Replay, len(references))
     return {replay.key: replay for _, replay in found}
+
+
+def read_timings(folder: Path, references: Mapping[str, object]) -> list[Timing]:
+    """Likewise its timings."""
+    most = len(references) * MAX_ROUNDS * len(MODES)
+    return [timing for _, timing in Tree(folder, Findings()).lines(f"{RUN_FOLDER}/{STAGES['race'].file}", Timing, most)]
 
 
 class _Checker:
@@ -216,6 +222,8 @@ class _Checker:
         self._compare_suites(track, config, at)
         if config.float32_check and (config.dtype == "float32" or not config.sampling.greedy):
             at.add("T006", "float32_check", True, "of greedy texts in a half type only")
+        if track.race is not None and race_keys(config):
+            self._compare_race(track.race, config, at)
         if config.race_rounds > MAX_ROUNDS:
             at.add("B001", "race_rounds", config.race_rounds, f"at most {MAX_ROUNDS}")
             return None
@@ -228,9 +236,10 @@ class _Checker:
         return config if self._plan(config, at) else None
 
     def _compare_models(self, entry: Submission, track: Track, config: RunConfig, at: Place) -> None:
-        verifier = {"name": config.verifier.name, "revision": config.verifier.revision}
-        wanted = {"name": track.verifier, "revision": track.verifier_revision}
-        _compare(verifier, wanted, "C001", at, "verifier.")
+        if config.verifier.name != track.verifier:
+            at.add("C001", "verifier.name", config.verifier.name, track.verifier)
+        if revision_difference(track.verifier_revision, config.verifier.revision):
+            at.add("C001", "verifier.revision", config.verifier.revision, track.verifier_revision)
         if config.drafter is None:
             at.add("S010", "drafter", None, entry.drafter.kind)
             return
@@ -243,6 +252,17 @@ class _Checker:
                 self.findings.add("S010", schema.FILE, f"drafter.{field}", here, there)
         if config.drafter.options.get("trust_remote_code"):
             at.add("W002", "drafter.options.trust_remote_code", True, False)
+
+    def _compare_race(self, race: TrackRace, config: RunConfig, at: Place) -> None:
+        """A race of at least what the track's own had: fewer prompts and rounds leave more to choose from."""
+        if config.race_prompts is not None and config.race_prompts < race.prompts:
+            at.add("B001", "race_prompts", config.race_prompts, f"at least {race.prompts}")
+        if config.race_rounds < race.rounds:
+            at.add("B001", "race_rounds", config.race_rounds, f"at least {race.rounds}")
+        if config.race_width is not None and config.race_width > (race.width or 0):
+            at.add("B001", "race_width", config.race_width, f"at most {race.width}")
+        if config.race_budget is not None and config.race_budget < (race.budget or math.inf):
+            at.add("B001", "race_budget", config.race_budget, f"at least {race.budget}")
 
     def _compare_suites(self, track: Track, config: RunConfig, at: Place) -> None:
         names = [suite.name for suite in config.suites]
@@ -275,6 +295,9 @@ class _Checker:
             if not CHUNK_NUMBER.fullmatch(name.number) or any(PromptKey(key).task != name.task for key in keys):
                 at.add("C003", f"chunks.{chunk}", "another name or task", f"a number, prompts of {name.task}")
                 sound = False
+        for task, mine in _by_task(config).items():
+            if (found := next((pair for pair in pairwise(mine) if not _follows(*pair)), None)) is not None:
+                at.add("C003", f"chunks.{task}", f"{found[1]} after {found[0]}", "the track's order")
         _compare(
             config.clusters, {key: each.cluster for key, each in self.track_reference.items()}, "C004", at, "clusters."
         )
@@ -315,6 +338,21 @@ class _Checker:
             report=report,
             sums=prompt_sums(config, lines),
         )
+
+
+def _by_task(config: RunConfig) -> dict[str, list[str]]:
+    """The prompts of each task in the order of the run."""
+    found: dict[str, list[str]] = {}
+    for keys in config.chunks.values():
+        for key in keys:
+            found.setdefault(PromptKey(key).task, []).append(key)
+    return found
+
+
+def _follows(before: str, key: str) -> bool:
+    """Whether a prompt comes after another as the suite has them, by number."""
+    first, second = PromptKey(before).number, PromptKey(key).number
+    return not (CHUNK_NUMBER.fullmatch(first) and CHUNK_NUMBER.fullmatch(second)) or int(first) < int(second)
 
 
 _FIXED = ("tokenizer_sha256", "chat_template", "chat_template_args", "sampling", "gamma", "seed", "dtype")

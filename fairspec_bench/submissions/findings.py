@@ -80,6 +80,7 @@ CODES: Mapping[str, tuple[str, str]] = {
     "B004": ("the blocks are not what the replay's drafts give", "Submit replay and timings of the same drafter"),
     "B005": ("times that cannot be", "Submit the timings as the run wrote them"),
     "B006": ("raced on another class of hardware than the track's", "Race there, or submit without a race"),
+    "B007": ("a race that beats what its blocks allow", "Race on an idle machine, submit as the run wrote it"),
     "P001": ("report.json is not what the lines give", "Make it again with `fairspec report`"),
     "X001": ("the checker itself failed; nothing is accepted", "Report this to the maintainers with the submission"),
 }  # fmt: skip

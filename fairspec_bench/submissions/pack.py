@@ -111,7 +111,7 @@ def describe(folder: Path, config: RunConfig, files: Mapping[str, Path], *, rena
     found = _drafter(config.drafter)
     if rename:
         kept["repo"] = config.drafter.name
-    digests = {name: _sha256(path) for name, path in sorted(files.items())}
+    digests = {name: sha256(path) for name, path in sorted(files.items())}
     _write_entry(folder, entry | {"drafter": {**found, **kept, "files": digests}})
     if CONFIG in files:
         (folder / DRAFTER_CONFIG).parent.mkdir(parents=True, exist_ok=True)
@@ -143,12 +143,13 @@ def pack(folder: Path) -> Path:
     if not (folder / FILE).is_file():
         raise FairspecError(f"{folder}: no {FILE}. Begin with `fairspec submit new`.")
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    lines = [f"{_sha256(folder / name)}  {name}\n" for name in names if name != MANIFEST]
+    lines = [f"{sha256(folder / name)}  {name}\n" for name in names if name != MANIFEST]
     write_atomic(folder / MANIFEST, "".join(lines))
     return folder / MANIFEST
 
 
-def _sha256(path: Path) -> Sha256:
+def sha256(path: Path) -> Sha256:
+    """The hash of a file's bytes. Raises `FairspecError`."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

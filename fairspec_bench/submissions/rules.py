@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from fairspec_bench.metrics.acceptance import blocks_from_matches
 from fairspec_bench.schemas.config import SamplingParams
@@ -21,7 +22,7 @@ from fairspec_bench.schemas.invariants import (
     time_faults,
 )
 from fairspec_bench.schemas.lines import Answer, Block, DtypeDivergence, Reference, Replay, Throughput, Timing
-from fairspec_bench.schemas.stages import MODES
+from fairspec_bench.schemas.stages import MODES, mode_order
 from fairspec_bench.submissions.findings import Findings
 from fairspec_bench.suites.tracks import Divergence, Track, TrackReference
 
@@ -30,6 +31,17 @@ SUM_TOLERANCE = 1e-3
 ENTROPY_SHARE, ENTROPY_NATS = 0.02, 0.05
 """How far the verifier's summed entropy may lie from the reference's: other kernels round otherwise."""
 SLOWEST_PROMPT_NS = 3_600 * 10**9
+CLOCK_SLACK = 0.1
+"""How far the clock may move a ratio of one task. Over the 66 raced tasks of this repository the largest speed-up ÷
+block efficiency is .54 and the smallest verify ratio .96."""
+FASTER_MACHINE = 10
+"""How much faster than the track's own machine another one of its class may be."""
+MOST_BYTES_PER_NS = 20_000
+"""Twice and more what the fastest memory of an accelerator gives (8 TB/s in 2026)."""
+LEAST_READ = 1 / 32
+"""The least share of its weights that a step of a mixture of experts reads."""
+LEAST_BYTES = 0.5
+"""Of a weight that is quantized to 4 bits."""
 LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})?")
 CODES = {
     "prompt_sha": "L004",
@@ -243,8 +255,9 @@ def check_throughput(line: Throughput, texts: Sequence[Reference], at: Place) ->
         at.add("B005", "decode_ns", line.decode_ns, "less than an hour for a prompt")
 
 
-def check_race(timings: Iterable[Timing], rounds: int, key: str, at: Place) -> None:
-    """Every round of a prompt has each mode once, in some order; no two readings are the same to the nanosecond."""
+def check_race(timings: Iterable[Timing], rounds: int, seed: int, key: str, at: Place) -> None:
+    """Every round of a prompt has each mode once, in the order that the seed gives; no two readings are the same to the
+    nanosecond."""
     seen: dict[int, list[Timing]] = {number: [] for number in range(rounds)}
     readings: set[tuple[int, int, str]] = set()
     contexts = set()
@@ -259,5 +272,62 @@ def check_race(timings: Iterable[Timing], rounds: int, key: str, at: Place) -> N
         modes, orders = sorted(t.mode for t in ran), sorted(t.order for t in ran)
         if number >= rounds or modes != sorted(MODES) or orders != [0, 1, 2]:
             at.add("B001", "mode", f"{key} round {number}: {', '.join(modes) or 'nothing'}", ", ".join(MODES))
+        elif (drawn := mode_order(seed, key, number)) != (found := _in_order(ran)):
+            at.add("B001", "order", f"{key} round {number}: {', '.join(found)}", ", ".join(drawn))
     if len(contexts) > 1:
         at.add("B002", "context", f"{key}: {sorted(contexts)[:3]}", "one length of the prompt")
+
+
+def _in_order(timings: Iterable[Timing]) -> tuple[str, ...]:
+    return tuple(timing.mode for timing in sorted(timings, key=lambda timing: timing.order))
+
+
+def check_speed(timings: Sequence[Timing], track: Track, parameters: int | None, task: str, at: Place) -> None:
+    """The race of one task against what no honest machine gives.
+
+    A block costs at least one verifier pass, over more tokens than a pass without a drafter has: so a speed-up lies
+    below the block efficiency, and `verify_ratio` is not below 1, or below what the track's own run shows. Both are
+    taken against the faster of the two runs without a drafter, and the clock is allowed `CLOCK_SLACK`.
+    """
+    spans = {mode: _span([timing for timing in timings if timing.mode == mode]) for mode in MODES}
+    if not all(span.steps and span.decode_ns for span in spans.values()):
+        return
+    alone = min((spans["autoregressive"], spans["control"]), key=lambda span: span.decode_ns)
+    drafted, race = spans["speculative"], track.race
+    least = min(1.0, race.verify_ratio if race else 1.0) * (1 - CLOCK_SLACK)
+    speedup, most = alone.decode_ns / drafted.decode_ns, drafted.contexts / drafted.steps / least
+    if speedup > most:
+        at.add("B007", "decode_ns", f"{task}: a speed-up of {speedup:.3f}", f"at most {most:.3f}, by its blocks")
+    one, many = (min(spans[m].step_ns for m in ("autoregressive", "control")), drafted.step_ns)
+    if many < least * one:
+        at.add("B007", "step_times.verify_ns", f"{task}: a verify ratio of {many / one:.3f}", f"at least {least:.3f}")
+    fastest = max(read_ns(parameters or 0), race.step_ns / FASTER_MACHINE if race else 0)
+    if one < fastest:
+        at.add("B007", "step_times.verify_ns", f"{task}: {one:.0f} ns a step", f"at least {fastest:.0f} ns")
+
+
+def read_ns(parameters: int) -> float:
+    """The shortest time, ns, in which the weights that a step needs can be read from any memory."""
+    return parameters * LEAST_BYTES * LEAST_READ / MOST_BYTES_PER_NS
+
+
+class _Span(NamedTuple):
+    """Σ over timings of one mode."""
+
+    decode_ns: int
+    contexts: int
+    verify_ns: int
+    steps: int
+
+    @property
+    def step_ns(self) -> float:
+        return self.verify_ns / self.steps
+
+
+def _span(timings: Sequence[Timing]) -> _Span:
+    return _Span(
+        sum(timing.decode_ns for timing in timings),
+        sum(timing.tokens - 1 for timing in timings),
+        sum(timing.step_times.verify_ns for timing in timings),
+        sum(timing.step_times.verify for timing in timings),
+    )

@@ -122,8 +122,10 @@ class _RunLines:
         wanted = self.track.hardware
         if wanted is None:
             return
-        here = (environment.device, environment.device_name, self.config.backend)
-        there = (wanted.device, wanted.device_name, wanted.backend)
+        named = [name for name in ("processor", "threads") if getattr(wanted, name) is not None]
+        fields = ("device", "device_name", *named)
+        here = (*(getattr(environment, name) for name in fields), self.config.backend)
+        there = (*(getattr(wanted, name) for name in fields), wanted.backend)
         if here != there:
             at.add("B006", "environment", here, there)
         if "device_map" in self.config.verifier.options:
@@ -222,9 +224,12 @@ class _RunLines:
             due.update(raced_prefix(self.config, chunks, lambda key: list(once[key].values())))
         for key, timings in sorted(by_key.items()):
             if key in due:
-                rules.check_race(timings, self.config.race_rounds, key, whole)
+                rules.check_race(timings, self.config.race_rounds, self.config.seed, key, whole)
             elif timings:
                 whole.add("B001", "key", f"{key} after the race was decided", "no timing")
+        for task in self.track.tasks:
+            mine = [timing for key, timings in by_key.items() if PromptKey(key).task == task for timing in timings]
+            rules.check_speed(mine, self.track, self.config.verifier.parameters, task, whole)
         return [timing for timings in by_key.values() for timing in timings]
 
     def _throughputs(self, references: Placed[Reference]) -> list[Throughput]:

@@ -21,7 +21,8 @@ MAX_BYTES = 16 * 2**10
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 PINNED = re.compile(
-    r"([0-9a-f]{40}|weights-sha256:[0-9a-f]{64})(\+adapter-sha256:[0-9a-f]{64})?(\+temperatures-sha256:[0-9a-f]{64})?"
+    r"([0-9a-f]{40}|weights-sha256:[0-9a-f]{64}(\+config-sha256:[0-9a-f]{64}\+generation-sha256:[0-9a-f]{64})?)"
+    r"(\+adapter-sha256:[0-9a-f]{64})?(\+temperatures-sha256:[0-9a-f]{64})?"
 )
 SPDX = re.compile(r"(LicenseRef-)?[A-Za-z0-9][A-Za-z0-9.+-]*( (AND|OR|WITH) (LicenseRef-)?[A-Za-z0-9][A-Za-z0-9.+-]*)*")
 HTTPS = re.compile(r"https://[a-z0-9-]+(\.[a-z0-9-]+)+(:[0-9]{1,5})?(/[A-Za-z0-9._~%/?=&#+-]*)?")

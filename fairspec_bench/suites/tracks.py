@@ -55,11 +55,32 @@ class TrackSuite(Record):
 
 
 class Hardware(Record):
-    """The class within which times are compared: `device` and `device_name` of environments, and `backend` of a run."""
+    """The class within which times are compared: fields of environments, and `backend` of a run.
+
+    `processor` and `threads` are not compared where a track leaves them out, as those made by 0.1 do.
+    """
 
     device: str
     device_name: str
     backend: Backend = "eager"
+    processor: str | None = None
+    threads: int | None = Field(default=None, gt=0)
+
+
+class TrackRace(Record):
+    """What a race of a track must be, by the race that its own run had.
+
+    At least the first `prompts` of each language in at least `rounds` rounds; it ends early by no wider an interval
+    than `width` and by no smaller a budget than `budget` (seconds), `None`: not at all. `verify_ratio` is the smallest
+    of a language, `step_ns` the shortest mean time of a verifier step there.
+    """
+
+    prompts: int = Field(ge=1)
+    rounds: int = Field(ge=2)
+    width: float | None = Field(default=None, gt=0)
+    budget: float | None = Field(default=None, gt=0)
+    verify_ratio: float = Field(gt=0)
+    step_ns: float = Field(gt=0)
 
 
 class Track(Record):
@@ -75,6 +96,7 @@ class Track(Record):
     about: str
     verifier: str
     verifier_revision: str | None = None
+    verifier_parameters: int | None = Field(default=None, gt=0)
     tokenizer_sha256: Sha256 | None = None
     vocabulary: int | None = Field(default=None, gt=0)
     eos_ids: tuple[int, ...] | None = None
@@ -85,6 +107,7 @@ class Track(Record):
     seed: int
     dtype: Literal["float32", "bfloat16", "float16"]
     hardware: Hardware | None = None
+    race: TrackRace | None = None
     replicates: int = Field(default=10_000, ge=2)
     reference_sha256: Sha256 | None = None
     baseline: str | None = None

@@ -94,7 +94,7 @@ def test_another_verifier_than_the_tracks_is_refused(home: Path, tmp_path: Path)
     folder = tmp_path / "submissions" / "other"
     fairspec.submit_new(folder, "tiny", str(home / "drafter"), tracks=home / "tracks", **TOLD)
     given = {"verifier": str(home / "drafter"), "tracks": home / "tracks", **RACELESS}
-    with pytest.raises(FairspecError, match="track tiny: verifier here is"):
+    with pytest.raises(FairspecError, match="track tiny: verifier: the weights or their dtype differ here"):
         fairspec.submit_score(folder, str(home / "drafter"), **given)
 
 

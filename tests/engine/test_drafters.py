@@ -152,7 +152,7 @@ def test_temperatures_lie_beside_the_weights(tmp_path: Path) -> None:
     assert isinstance(plain, ModelDrafter)
     assert isinstance(drafter, ModelDrafter)
     assert (plain.own_temperature("s/l"), drafter.own_temperature("s/l"), drafter.name) == (0.9, 0.5, "d")
-    assert plain.identity == f"weights-sha256:{VERIFIER.weights_sha256}"
+    assert plain.identity == VERIFIER.content
     assert drafter.identity.startswith(f"{plain.identity}+temperatures-sha256:")
     assert drafter.identity != replace(drafter, temperatures=BY_GROUP | {"l": 0.81}).identity
     damage = {

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import pytest
@@ -33,7 +34,7 @@ from fairspec_bench.engine.speculative import Request, decode
 from fairspec_bench.models import hub
 from fairspec_bench.models import model as module
 from fairspec_bench.models.model import check_vocabulary, load_model, wrap
-from fairspec_bench.schemas.config import SamplingParams
+from fairspec_bench.schemas.config import SamplingParams, revision_difference
 
 
 def test_a_folder_is_loaded_as_it_was_saved(tmp_path: Path) -> None:
@@ -52,6 +53,35 @@ def test_weights_hash_sees_one_bit() -> None:
     with torch.no_grad():
         next(other.hf.parameters()).view(-1)[0] += 1e-3
     assert one.weights_sha256 != other.weights_sha256
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("config.json", {"rope_parameters": {"rope_theta": 500.0, "rope_type": "default"}}),
+        ("config.json", {"rms_norm_eps": 0.1}),
+        ("config.json", {"hidden_act": "gelu"}),
+        ("generation_config.json", {"eos_token_id": [1, 9]}),
+    ],
+)
+def test_a_configuration_is_part_of_the_identity(file: str, change: dict[str, Any], tmp_path: Path) -> None:
+    """The same weights under another configuration are another model: a hash of weights alone took it for the same."""
+    before = load_model(str(saved(tmp_path)))
+    path = tmp_path / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    after = load_model(str(tmp_path))
+    assert after.weights_sha256 == before.weights_sha256
+    assert revision_difference(before.identity, after.identity) == f"{file} differs"
+
+
+def test_where_a_model_lies_and_how_it_is_stored_is_not_part_of_its_identity(tmp_path: Path) -> None:
+    first = load_model(str(saved(tmp_path / "a"))).identity
+    config = json.loads((tmp_path / "a" / "config.json").read_text())
+    other = {"_name_or_path": "elsewhere", "transformers_version": "5.0.0", "dtype": "bfloat16"}
+    (tmp_path / "a" / "config.json").write_text(json.dumps(config | other))
+    assert load_model(str((tmp_path / "a").rename(tmp_path / "b"))).identity == first
+    assert load_model(str(tmp_path / "b"), options={"attention": "eager"}).identity == first
+    assert load_model(str(tmp_path / "b"), dtype="bfloat16").identity != first
 
 
 def test_eos_ids_of_the_generation_config_come_first() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fairspec_bench.schemas.base import Record
+from fairspec_bench.schemas.config import revision_difference
 from fairspec_bench.schemas.resumable import LOCK, FolderError, difference, resumable
 
 
@@ -17,6 +18,31 @@ class Recipe(Record):
 
 
 HERE = Recipe(steps=3, weights={"en": 1.0})
+
+
+WEIGHTS = "weights-sha256:w"
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "said"),
+    [
+        (WEIGHTS, WEIGHTS, None),
+        (WEIGHTS, "weights-sha256:x", "the weights or their dtype differ"),
+        (WEIGHTS, f"{WEIGHTS}+config-sha256:c+generation-sha256:g", None),
+        (f"{WEIGHTS}+config-sha256:c", f"{WEIGHTS}+config-sha256:d", "config.json differs"),
+        (f"{WEIGHTS}+generation-sha256:c", f"{WEIGHTS}+generation-sha256:d", "generation_config.json differs"),
+        (f"{WEIGHTS}+adapter-sha256:a", WEIGHTS, "the adapter differs"),
+        (WEIGHTS, f"{WEIGHTS}+temperatures-sha256:t", "the drafter's temperatures differ"),
+        (WEIGHTS, f"{WEIGHTS}+quantization:bnb-4bit", "the quantization differs"),
+        ("a" * 40, "b" * 40, "the revision differs"),
+        ("a" * 40, WEIGHTS, "the revision differs"),
+        (None, None, None),
+        (None, WEIGHTS, "the weights or their dtype differ"),
+    ],
+)
+def test_revisions_differ_by_part(there: str | None, here: str | None, said: str | None) -> None:
+    assert revision_difference(there, here) == said
+    assert (revision_difference(here, there) is None) == (said is None)
 
 
 def open_folder(path: Path, recipe: Recipe) -> None:

@@ -83,6 +83,7 @@ def test_all_that_decides_a_text_is_in_its_address(tmp_path: Path, decoded: list
         {"sampling": SamplingParams(temperature=1.0, top_k=9)},
         {"verifier": wrap(noised(VERIFIER, 0.01).hf, VERIFIER.name)},
         {"verifier": wrap(family("llama"), "another name")},
+        {"verifier": wrap(family("llama", rms_norm_eps=0.5), VERIFIER.name)},
         {"encoded": [prompt.model_copy(update={"max_new_tokens": 9}) for prompt in ENCODED]},
         {"stops": stop, "stop_identity": "two tokens"},
     ]

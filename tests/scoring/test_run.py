@@ -289,8 +289,37 @@ def test_other_weights_under_the_same_name_are_another_run(
     ask: RunOptions, whole: RunFolder, small_shards: None, tmp_path: Path
 ) -> None:
     other = save_pair(tmp_path, seed=1)
-    with pytest.raises(FairspecError, match=r"holds another run \(verifier\.revision: weights-sha256:"):
+    with pytest.raises(
+        FairspecError, match=r"holds another run \(verifier\.revision: the weights or their dtype differ"
+    ):
         run(prepare(replace(ask, verifier=model_spec("v", str(other[0])))), whole.path)
+
+
+@pytest.mark.parametrize("role", ["verifier", "drafter"])
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("config.json", {"rope_parameters": {"rope_theta": 50.0, "rope_type": "default"}}),
+        ("config.json", {"rms_norm_eps": 0.5}),
+        ("generation_config.json", {"eos_token_id": 7}),
+    ],
+)
+def test_a_changed_configuration_is_another_run_and_is_named(
+    role: str,
+    file: str,
+    change: dict[str, object],
+    ask: RunOptions,
+    whole: RunFolder,
+    small_shards: None,
+    tmp_path: Path,
+) -> None:
+    """The lines of two networks were mixed without a word."""
+    folder = Path(shutil.copytree(getattr(ask, role).source, tmp_path / role))
+    path = folder / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    other = replace(getattr(ask, role), source=str(folder))
+    with pytest.raises(FairspecError, match=rf"holds another run \({role}\.revision: {file} differs"):
+        run(prepare(replace(ask, **{role: other})), whole.path)
 
 
 # --------------------------------------------------------------------------- beforehand

@@ -209,7 +209,7 @@ def test_an_audit_that_ran_on_no_fresh_prompts_costs_no_rank() -> None:
     whole = sample.verified("x", 5, **FEW)
     entry = Entry("x", whole, (), sample.audit(whole, generalises=None, fresh=()))
     board = board_of(entry)
-    assert board.ranked("embedded_math")[0].candidate.audited
+    assert board.ranked("embedded_math")[0].candidate.marks
 
 
 def test_the_refused_are_on_the_first_page_and_have_one_of_their_own(site: Path) -> None:
@@ -411,7 +411,7 @@ def test_a_comparison_page_says_how_often_and_links_both(site: Path) -> None:
 
 def test_the_downloads_hold_every_entry_with_its_ranks_and_reason(site: Path, entries: list[Entry]) -> None:
     data = json.loads((site / "board.json").read_text())
-    assert data["schema_version"] == 3
+    assert data["schema_version"] == 4
     assert [each["name"] for each in data["tracks"]] == ["embedded", "old"]
     by_slug = {each["slug"]: each for each in data["entries"]}
     assert len(by_slug) == len(entries) - 2
@@ -419,7 +419,10 @@ def test_the_downloads_hold_every_entry_with_its_ranks_and_reason(site: Path, en
     assert by_slug["leak"]["suites"]["embedded_math"]["ranks"] is None
     low, high = by_slug["baseline"]["suites"]["embedded_math"]["ranks"]
     assert 1 <= low <= high <= 41
-    assert by_slug["audited"]["audited"] is True
+    assert by_slug["audited"]["audited"] == {
+        "drafts audited": True, "times audited": False, "unseen prompts audited": True
+    }  # fmt: skip
+    assert set(by_slug["baseline"]["audited"].values()) == {False}
     assert [each["slug"] for each in data["refused"]] == ["Not A Slug!", "broken"]
     rows = list(csv.DictReader((site / "board.csv").read_text(encoding="utf-8").splitlines()))
     figures = {(r["slug"], r["suite"], r["language"], r["measure"]): r["value"] for r in rows}

@@ -19,16 +19,17 @@ from fairspec_bench.engine.drafters.model import ModelDrafter
 from fairspec_bench.engine.drafters.ngram import MAX_ORDER, fit
 from fairspec_bench.engine.drafters.spec import drafter_spec
 from fairspec_bench.metrics import audit as audit_metrics
-from fairspec_bench.metrics.audit import AuditLine, fall, generalises
+from fairspec_bench.metrics.audit import AuditLine, fall, generalises, times_reproduced
 from fairspec_bench.metrics.audit import reproduced as same_lines
 from fairspec_bench.metrics.report import build_report
 from fairspec_bench.models.hub import locate
 from fairspec_bench.schemas.base import FairspecError
 from fairspec_bench.schemas.config import ModelConfig
-from fairspec_bench.schemas.lines import Replay
+from fairspec_bench.schemas.lines import Reference, Replay, StepTimes, Timing
 from fairspec_bench.schemas.options import ModelSpec, RunOptions, model_spec
+from fairspec_bench.schemas.prompts import Encoded
 from fairspec_bench.schemas.report import Estimate
-from fairspec_bench.schemas.submission import Audit, AuditedTask, Verified
+from fairspec_bench.schemas.submission import Audit, AuditedRace, AuditedTask, Verified
 from fairspec_bench.scoring import report as reporting
 from fairspec_bench.scoring import run as running
 from fairspec_bench.scoring.prepare import RunContext, prepare
@@ -155,6 +156,66 @@ def test_a_table_of_the_public_texts_passes_the_check_and_falls_on_fresh_prompts
         assert task.difference.value > (0.2 if "math" in task.task else 0.02)
     assert found.fresh_over_all.low is not None
     assert found.fresh_over_all.low > 3 * audit_metrics.MARGIN
+
+
+# --------------------------------------------------------------------------- times
+
+
+def race_of(factor: float) -> Callable[..., list[Timing]]:
+    """A race whose drafter is so much faster than the verifier alone, by a clock of its own."""
+
+    def race(
+        verifier: object, drafter: object, encoded: list[Encoded], references: list[Reference], **given: Any
+    ) -> list[Timing]:
+        rounds = range(given.get("rounds", 1))
+        spent = {"autoregressive": 10**9, "control": 10**9, "speculative": int(10**9 / factor)}
+        return [
+            Timing(
+                key=reference.key, prompt_sha=reference.prompt_sha, mode=mode, round=turn, order=0, context=9, tokens=9,
+                prefill_ns=1, drafter_prefill_ns=0, decode_ns=spent[mode], step_times=StepTimes(), blocks=(), chunk="c",
+            )
+            for reference in references for turn in rounds for mode in spent
+        ]  # fmt: skip
+
+    return race
+
+
+@pytest.mark.parametrize(
+    ("claimed", "found", "verdict"),
+    [(1.5, 1.5, True), (1.55, 1.5, True), (1.5, 2.0, True), (60.0, 1.5, False), (1.8, 1.5, False)],
+)
+def test_times_are_raced_again(
+    claimed: float, found: float, verdict: bool, honest: Submitted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Divided times passed the check and an audit, and ranked first with a green mark."""
+    texts = [module._reference(each) for each in honest.track_references.values()]
+    timed = race_of(claimed)(None, None, [], texts)
+    monkeypatch.setattr(module, "race", race_of(found))
+    audited = honest.audit(sample=1, timed=timed, races=2)
+    assert [race.prompts for race in audited.races] == [2] * len(honest.track.tasks)
+    assert {(round(race.claimed, 3), round(race.found, 3)) for race in audited.races} == {(claimed, found)}
+    assert audited.times is verdict
+    assert honest.audit(sample=1, timed=timed, races=0).times is None
+
+
+def test_one_language_with_forged_times_is_enough() -> None:
+    fair = [AuditedRace(task=f"s/{n}", prompts=1, claimed=1.5, found=1.5 + 0.01 * n) for n in range(11)]
+    assert times_reproduced(fair) is True
+    assert times_reproduced([*fair, AuditedRace(task="s/x", prompts=1, claimed=2.2, found=1.5)]) is False
+    assert times_reproduced(fair[:2]) is None
+    noisy = [AuditedRace(task=f"s/{n}", prompts=1, claimed=1.5, found=1.5 * (1.3 if n % 2 else 0.8)) for n in range(6)]
+    assert times_reproduced(noisy) is None
+
+
+def test_times_are_not_audited_on_another_machine(honest: Submitted) -> None:
+    report = honest.verified.report
+    there = report.environments[0].model_copy(update={"processor": "Another"})
+    other = report.model_copy(update={"environments": (there,)})
+    said: list[str] = []
+    timed = race_of(2.0)(None, None, [], [module._reference(each) for each in honest.track_references.values()])
+    moved = replace(honest, verified=honest.verified.model_copy(update={"report": other}))
+    assert moved.audit(sample=1, timed=timed, say=said.append).times is None
+    assert any(line.startswith("not raced: this is another machine (processor: Another there") for line in said)
 
 
 def trained_on(honest: Submitted, steps: int, rate: float) -> RunContext:
@@ -456,10 +517,13 @@ def other_revision(submitted: Submitted) -> ModelConfig:
     [
         (lambda s: replace(s, prepared=trained_on(s, 0, 0.0)), None),
         (lambda s: replace(s, prepared=with_config(s.prepared, seed=9)), r"seed here is 9, the submission's is 0\."),
-        (lambda s: replace(s, prepared=with_config(s.prepared, drafter=None)), r"drafter here is None"),
+        (
+            lambda s: replace(s, prepared=with_config(s.prepared, drafter=None)),
+            r"drafter: the weights or their dtype differ here",
+        ),
         (
             lambda s: replace(s, prepared=with_config(s.prepared, drafter=other_revision(s))),
-            r"drafter here is other, the",
+            r"drafter: the weights or their dtype differ here",
         ),
         (lambda s: replace(s, claimed={}), r"has no claimed line on the track's text"),
         (lambda s: replace(s, track=s.track.model_copy(update={"name": "x"})), r"track here is \('x'"),
@@ -478,7 +542,7 @@ def test_another_drafter_or_setting_is_refused_in_one_line(
 
 def test_numbers_out_of_range_are_refused(honest: Submitted) -> None:
     for wrong in ({"sample": 0}, {"fresh": -1}):
-        with pytest.raises(FairspecError, match="must be at least 1 and 0"):
+        with pytest.raises(FairspecError, match="must be at least 1, 0 and 0"):
             honest.audit(**wrong)
 
 

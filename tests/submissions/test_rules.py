@@ -57,7 +57,7 @@ def test_a_real_race_on_a_real_pair_is_sound(folder: RunFolder, track: Track) ->
         )
         raced.setdefault(timing.key, []).append(timing)
     for key, timings in raced.items():
-        check_race(timings, folder.config.race_rounds, key, Place(findings, key, 1))
+        check_race(timings, folder.config.race_rounds, folder.config.seed, key, Place(findings, key, 1))
     assert len(raced) > 10
     assert [str(finding) for finding in findings.kept[:5]] == []
 

@@ -217,8 +217,8 @@ def _between(tasks: Sequence[Any], raced: bool, q: bool) -> dict[str, Any]:
 
 
 def audit(verified: Verified, **changes: Any) -> Audit:
-    """An audit that reproduced this submission, on two tasks."""
-    tasks = ("embedded_math/en", "embedded_math/th")
+    """An audit that reproduced this submission."""
+    tasks = sorted({PromptKey(key).task for key in verified.sums.keys})
     sample = tuple(
         AuditedTask(
             task=task,

@@ -176,6 +176,36 @@ def repeated(text: list[bytes]) -> list[bytes]:
     return [*text[:3], text[0].replace(b'"round":0', b'"round":1'), *text[4:]]
 
 
+def scaled(factor: float, *modes: str) -> Callable[[Path], None]:
+    """Every time of these modes by a factor, its parts with it."""
+
+    def change(text: list[bytes]) -> list[bytes]:
+        records = [json.loads(each) for each in text]
+        for record in (each for each in records if each["mode"] in modes):
+            steps = record["step_times"]
+            steps.update({name: int(value * factor) for name, value in steps.items() if name.endswith("_ns")})
+            record["decode_ns"] = sum(value for name, value in steps.items() if name.endswith("_ns"))
+        return [json.dumps(record).encode() + b"\n" for record in records]
+
+    return lines(TIMING, change)
+
+
+def cheap_verifying(text: list[bytes]) -> list[bytes]:
+    """The speculative decodes keep their times, but say that little of them was spent in the verifier."""
+    records = [json.loads(each) for each in text]
+    for steps in (each["step_times"] for each in records if each["mode"] == "speculative"):
+        steps["rest_ns"] += steps["verify_ns"] // 2
+        steps["verify_ns"] -= steps["verify_ns"] // 2
+    return [json.dumps(record).encode() + b"\n" for record in records]
+
+
+def speculative_last(text: list[bytes]) -> list[bytes]:
+    """As if every round had ended with the drafter, on warm caches."""
+    order = {"autoregressive": 0, "control": 1, "speculative": 2}
+    records = [json.loads(each) for each in text]
+    return [json.dumps(each | {"order": order[each["mode"]]}).encode() + b"\n" for each in records]
+
+
 def better_report(record: dict[str, Any]) -> None:
     record["suites"][0]["tasks"][0]["measures"]["acceptance"]["value"] = 0.99
 
@@ -370,6 +400,19 @@ WAYS: tuple[Way, ...] = (
     Way("another machine", "B006", line("environments.jsonl", reset(device="cuda", device_name="Fast"))),
     Way("steps of another decode", "B005", line(TIMING, reset(separate_steps=True))),
     Way("a serving engine's counts", "B003", line(TIMING, reset(counters=COUNTS), SPECULATIVE)),
+    Way("times by 40", "B007", scaled(1 / 40, "speculative")),
+    Way("a slow baseline", "B007", scaled(40, "autoregressive", "control")),
+    Way("a slow baseline, but for its own control", "B005", line(TIMING, reset(decode_ns=10**9))),
+    Way("a verifier that reads five tokens faster than one", "B007", lines(TIMING, cheap_verifying)),
+    Way("a machine faster than any", "B007", scaled(1 / 500, "autoregressive", "control", "speculative")),
+    Way("the drafter always last", "B001", lines(TIMING, speculative_last)),
+    Way("fewer prompts raced", "B001", in_config("race_prompts", 1)),
+    Way("fewer rounds", "B001", in_config("race_rounds", 1)),
+    Way("a race of any width", "B001", in_config("race_width", 1.0)),
+    Way("a race of no budget", "B001", in_config("race_budget", 0.001)),
+    Way("the faster prompts first", "C003", document("run.json", lambda r: r["chunks"][f"{EN}/000"].reverse())),
+    Way("another processor", "B006", line("environments.jsonl", reset(processor="Faster"))),
+    Way("more threads", "B006", line("environments.jsonl", reset(threads=64))),
     Way("another backend", "B006", document("run.json", lambda r: r.update(backend="graph"))),
     Way("a spread verifier", "B006", in_config("verifier.options", {"device_map": "auto"})),
     Way("a better report", "P001", document("report.json", better_report)),

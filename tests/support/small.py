@@ -16,7 +16,7 @@ from fairspec_bench.schemas.config import ChunkDone, RunConfig
 from fairspec_bench.schemas.io import lines_text, write_atomic, write_record
 from fairspec_bench.schemas.keys import PromptKey
 from fairspec_bench.schemas.lines import Answer, DtypeDivergence, Reference, Replay, StepTimes, Timing
-from fairspec_bench.schemas.stages import race_keys, units
+from fairspec_bench.schemas.stages import mode_order, race_keys, units
 from fairspec_bench.scoring.reference_packs import write_track
 from fairspec_bench.scoring.report import lines_of
 from fairspec_bench.scoring.run_folder import RunFolder
@@ -117,7 +117,9 @@ def _raced(reference: Reference, replay: Replay, gamma: int) -> list[Timing]:
     hits = [draft == token for draft, token in zip(replay.draft_ids, reference.ids[1:], strict=True)]
     timings = []
     for number in range(ROUNDS):
-        for order, mode in enumerate(("autoregressive", "speculative", "control")):
+        drawn = mode_order(0, reference.key, number)
+        for mode in ("autoregressive", "speculative", "control"):
+            order = drawn.index(mode)
             blocks = blocks_from_matches(hits, gamma) if mode == "speculative" else ()
             calls, odd = len(blocks) or len(hits), 7 * number + order
             step_times = StepTimes(verify_ns=calls * 1_000_000 + odd, verify=calls, rest_ns=calls * 10_000)

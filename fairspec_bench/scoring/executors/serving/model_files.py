@@ -178,9 +178,11 @@ def _number(config: Mapping[str, Any], name: str) -> int | None:
 
 
 def files_sha256(folder: Path) -> Sha256:
-    """Hash of the names and bytes of a model's configuration and weights, whatever else lies beside them."""
+    """Hash of the names and bytes of a model's configurations and weights, whatever else lies beside them."""
     digest = hashlib.sha256()
-    for path in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
+    generation = folder / "generation_config.json"
+    own = [folder / "config.json", *([generation] if generation.is_file() else [])]
+    for path in sorted([*own, *folder.glob("*.safetensors")]):
         digest.update(f"{path.name} {path.stat().st_size}\n".encode())
         with path.open("rb") as file:
             while piece := file.read(CHUNK):
