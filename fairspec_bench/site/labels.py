@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,6 +86,11 @@ def _significant(value: float) -> str:
 def span(low: int, high: int) -> str:
     """A range of ranks: `3` or `3–5`."""
     return str(low) if low == high else f"{low}–{high}"
+
+
+def name_list(names: Sequence[str]) -> str:
+    """Names in a sentence: `a`, `a and b`, `a, b and c`."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def sampling_words(sampling: SamplingParams) -> str:

@@ -32,9 +32,9 @@ from fairspec_bench.metrics.prompt_sums import sheets_of
 from fairspec_bench.metrics.ranking import standings
 from fairspec_bench.schemas.base import FairspecError
 from fairspec_bench.schemas.report import Estimate
-from fairspec_bench.site import build, build_site
-from fairspec_bench.site.board import Board, Entry, disjoint_ranks, pareto
-from fairspec_bench.site.labels import Labels
+from fairspec_bench.site import build, build_site, findings
+from fairspec_bench.site.board import LOOPS, Board, Entry, disjoint_ranks, unsurpassed
+from fairspec_bench.site.labels import Labels, name_list
 
 LANGUAGES = ("en", "ja", "th")
 FEW: dict[str, Any] = {"prompts": 8, "languages": LANGUAGES}
@@ -263,11 +263,38 @@ def test_the_clock_ranks_only_races_with_a_verdict() -> None:
         small("none", 4),
     ]
     timed = board_of(*entries).timed("embedded_math")
-    assert [(each.candidate.slug, each.ranks) for each in timed] == [
-        ("fast", (1, 1)),
-        ("slow", (2, 2)),
-        ("noisy", None),
+    assert [(each.candidate.slug, each.ranks, each.reason) for each in timed] == [
+        ("fast", (1, 1), ""),
+        ("slow", (2, 2), ""),
+        ("noisy", None, "the timer check failed"),
     ]
+
+
+def test_a_race_without_an_interval_is_not_ranked_and_the_reason_given(tmp_path: Path) -> None:
+    entry = small("a", 1, raced=True)
+    report = entry.verified.report  # type: ignore[union-attr]
+    for suite in report.suites:
+        suite.across["mean_speedup"] = Estimate(value=1.2)
+    config = report.config.model_copy(update={"race_prompts": 1})
+    checked = entry.verified.model_copy(update={"report": report.model_copy(update={"config": config})})  # type: ignore[union-attr]
+    build_site([], tmp_path / "site", tracks=[sample.track()], entries=[Entry("a", checked)])
+    row = next(row for row in read(tmp_path / "site" / "tracks" / "embedded.html").rows if len(row) == 6)
+    rows = [row for row in read(tmp_path / "site" / "tracks" / "embedded.html").rows if len(row) == 6]
+    assert row[0] == "Rank range"
+    assert rows[1][0] == "not ranked: no interval: 1 prompt a language"
+
+
+def test_slow_downs_are_told_in_words_with_and_without_an_interval(tmp_path: Path) -> None:
+    entry = small("a", 1, raced=True)
+    changed = {"en": sample.around(0.8, 0.05), "ja": Estimate(value=0.4), "th": sample.around(0.98, 0.05)}
+    for task in entry.verified.report.suites[0].tasks:  # type: ignore[union-attr]
+        task.measures["speedup"] = changed[task.language]
+    view = board_of(entry).by_slug["a"].views["embedded_math"]
+    assert view.slower() == (("en",), ("ja",))
+    build_site([], tmp_path / "site", tracks=[sample.track()], entries=[entry])
+    words = read(tmp_path / "site" / "submissions" / "a.html").words
+    assert "significantly slower in 1 of 3 languages: English; measured slower, without an interval, in 1 of 3" in words
+    assert "significantly slower in 1 of 3" in read(tmp_path / "site" / "tracks" / "embedded.html").words
 
 
 def test_ranks_from_intervals_alone_err_towards_not_told_apart() -> None:
@@ -294,20 +321,77 @@ def test_acceptance_and_the_clock_stand_in_tables_of_their_own(track_page: Page)
 @pytest.mark.parametrize(
     ("points", "front"),
     [
-        ({"a": (0.9, 0.5), "b": (0.8, 0.1), "c": (0.7, 0.3)}, {"a", "b"}),
-        ({"a": (0.9, 0.1), "b": (0.9, 0.2)}, {"a"}),
-        ({"a": (0.5, 0.1), "b": (0.9, 0.1)}, {"b"}),
+        ({"a": ((1, 1), (0.4, 0.6)), "b": ((2, 2), (0.1, 0.2)), "c": ((3, 3), (0.3, 0.35))}, {"a", "b"}),
+        ({"a": ((1, 2), (0.1, 0.2)), "b": ((1, 2), (0.3, 0.4))}, {"a", "b"}),  # ranks that meet: none surpasses
+        ({"a": ((1, 1), (0.1, 0.3)), "b": ((2, 2), (0.2, 0.4))}, {"a", "b"}),  # intervals of U that meet
+        ({"a": ((1, 1), (None, None)), "b": ((2, 2), (0.2, 0.4))}, {"a", "b"}),  # no interval: no conclusion
+        ({"a": ((1, 1), (0.1, 0.1)), "b": ((2, 2), (0.2, 0.4))}, {"a"}),
         ({}, set()),
     ],
 )
-def test_the_front_is_of_those_that_none_surpasses(points: dict[str, tuple[float, float]], front: set[str]) -> None:
-    assert pareto(points) == front
+def test_only_a_significant_lead_in_both_surpasses(points: dict[str, Any], front: set[str]) -> None:
+    given = {name: (ranks, Estimate(value=0.2, low=low, high=high)) for name, (ranks, (low, high)) in points.items()}
+    assert unsurpassed(given) == front
+
+
+def test_two_on_a_plane_are_no_picture_and_a_headline_names_of_whom_it_speaks() -> None:
+    entries = [small(f"e{n}", n, shift=-0.1 * n, raced=n < 2) for n in range(4)]
+    board = board_of(*entries)
+    assert [each.place for each in findings.on_plane(board, "embedded_math", "acceptance")] == [1, 2, 3, 4]
+    assert findings.on_plane(board, "embedded_math", "speedup") == []  # two raced
+    words = findings.plane_headline(board, "embedded_math", "acceptance")
+    assert words.endswith("of the 4 ranked.")
+    assert "E0" in words
 
 
 def test_a_drafter_without_a_q_is_ranked_and_not_on_the_plane() -> None:
-    board = board_of(small("lookup", 1, q=False, drafter={"kind": "lookup"}), small("model", 2))
-    assert len(board.ranked("embedded_math")) == 2
-    assert board.front("embedded_math") == {"model"}
+    board = board_of(small("lookup", 1, q=False, drafter={"kind": "lookup"}), *(small(f"m{n}", n) for n in range(3)))
+    assert len(board.ranked("embedded_math")) == 4
+    shown = findings.on_plane(board, "embedded_math", "acceptance")
+    assert {each.candidate.slug for each in shown} == {"m0", "m1", "m2"}
+
+
+def test_languages_not_told_apart_from_the_lowest_are_all_named() -> None:
+    entry = small("a", 1)
+    suite = entry.verified.report.suites[0]  # type: ignore[union-attr]
+    suite.ranks.clear()
+    suite.ranks.update({"embedded_math/en": (1, 1), "embedded_math/ja": (2, 3), "embedded_math/th": (2, 3)})
+    words = findings.heat_headline(board_of(entry), "embedded_math", Labels.load(build.template_folder()))
+    assert words == "Lowest acceptance, or not significantly above it, in 1 of 1 submissions: Japanese and Thai."
+    assert [name_list(names) for names in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == [
+        "",
+        "a",
+        "a and b",
+        "a, b and c",
+    ]
+
+
+def test_a_track_of_loops_ranks_nobody_and_says_so(tmp_path: Path) -> None:
+    entry = small("a", 1, raced=True)
+    for task in entry.verified.report.suites[0].tasks:  # type: ignore[union-attr]
+        task.measures["looping"] = Estimate(value=0.9, low=0.8, high=0.97)
+    board = board_of(entry)
+    assert board.ranked("embedded_math") == []
+    assert board.unranked("embedded_math") == [(board.by_slug["a"], LOOPS)]
+    assert [(timed.ranks, timed.reason) for timed in board.timed("embedded_math")] == [(None, LOOPS)]
+    assert len(board.ranked("embedded_story")) == 1
+    build_site([], tmp_path / "site", tracks=[sample.track()], entries=[entry])
+    assert "no rank rests on them" in read(tmp_path / "site" / "submissions" / "a.html").words
+
+
+def test_one_language_of_loops_is_in_no_mean_and_hatched(tmp_path: Path) -> None:
+    entries = [small(name, number) for number, name in enumerate("ab")]
+    for entry in entries:
+        for task in entry.verified.report.suites[0].tasks:  # type: ignore[union-attr]
+            if task.language == "th":
+                task.measures["truncated"] = Estimate(value=0.51)
+    board = board_of(*entries)
+    (placed, _) = board.ranked("embedded_math")
+    known = [placed.view.acceptance_of(code).value or 0.0 for code in ("en", "ja")]
+    assert placed.standing.mean == pytest.approx(sum(known) / 2)
+    build_site([], tmp_path / "site", tracks=[sample.track()], entries=entries)
+    page = read(tmp_path / "site" / "tracks" / "embedded.html").html
+    assert len(re.findall(r'<td class="h\d doubted"', page)) == 2
 
 
 def test_the_heat_map_writes_each_figure_on_the_shade_of_its_step(track_page: Page) -> None:

@@ -176,6 +176,35 @@ def test_validity_flags_and_levelling_down_stand_beside_the_figures(site: Path) 
     assert "equally bad in every language has an unfairness of 0" in index
 
 
+def test_the_lowest_names_every_tie_and_its_interval_is_never_narrower_than_a_languages_own() -> None:
+    record = report(suites=("s",), languages=("en", "bn", "te"), empty="")
+    zero = Estimate(value=0.0, low=0.0, high=0.071)
+    tasks = [
+        t.model_copy(update={"measures": {**t.measures, "acceptance": zero}}) if t.language != "en" else t
+        for t in record.suites[0].tasks
+    ]
+    across = {"worst_acceptance": Estimate(value=0.0, low=0.0, high=0.0)}
+    suite = record.suites[0].model_copy(update={"tasks": tuple(tasks), "across": across})
+    run = build.Run("r", "r", record.model_copy(update={"suites": (suite,)}))
+    names = Labels.load(build.template_folder())
+    (view,) = board([run], names)["s"]
+    assert view.lowest("acceptance") == (("bn", "te"), zero)
+    wide = Estimate(value=0.0, low=0.0, high=0.09)
+    (view,) = board(
+        [
+            build.Run(
+                "r",
+                "r",
+                record.model_copy(
+                    update={"suites": (suite.model_copy(update={"across": {"worst_acceptance": wide}}),)}
+                ),
+            )
+        ],
+        names,
+    )["s"]
+    assert view.lowest("acceptance") == (("bn", "te"), wide)
+
+
 def test_runs_are_never_ordered_by_unfairness() -> None:
     def run(name: str, acceptance: float, unfairness: float) -> Any:
         record = report(suites=("s",)).model_copy()
