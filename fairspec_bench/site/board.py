@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import combinations, pairwise
+from itertools import pairwise
 from statistics import NormalDist
 
 from fairspec_bench.engine.drafters.kinds import drafter_kind
@@ -24,8 +24,8 @@ from fairspec_bench.site.labels import NOTHING, kind_title
 from fairspec_bench.site.views import Run, SuiteView
 from fairspec_bench.suites.tracks import Track
 
-ALL_PAIRS = 12  # with more ranked submissions each is compared with the baseline, and the first with their neighbours
-NEIGHBOURS = 100  # how many are the first
+NEIGHBOURS = 100  # so many from the first are compared with their neighbours
+FEW = 12  # ranked submissions of a board whose pairs show every difference
 WHOLE_PAIRS = 5  # fine-tuned drafters whose change of U is given on a board with more
 REPLICATES = 1_000
 LOOPS = "most answers repeat themselves or are cut"
@@ -232,19 +232,18 @@ class Board:
 
     @cached_property
     def pairs(self) -> list[tuple[Candidate, Candidate]]:
-        """Who is compared with whom, second − first; the baseline, or else the lower ranked, comes first.
+        """Who is compared with whom, second − first: each with the baseline, the leading with their neighbours.
 
-        All ranked ones of a small board; of a large one each with the baseline, and the leading with their neighbours.
+        The baseline, or else the lower ranked, comes first. Their number grows with that of the submissions.
         """
         order = [placed.candidate for placed in self.ranked(self.suites[0])][::-1]
         base = self.baseline
         others = [each for each in order if base is None or each.slug != base.slug]
-        near = list(combinations(others, 2)) if self.every_pair else list(pairwise(others[-NEIGHBOURS:]))
-        return ([(base, each) for each in others] if base is not None else []) + near
+        return ([(base, each) for each in others] if base is not None else []) + [*pairwise(others[-NEIGHBOURS:])]
 
     @property
-    def every_pair(self) -> bool:
-        return len(self.ranked(self.suites[0])) <= ALL_PAIRS
+    def few(self) -> bool:
+        return len(self.ranked(self.suites[0])) <= FEW
 
     def compared(self, first: Candidate, second: Candidate) -> tuple[SuiteComparison, ...]:
         """Second − first in the suites both have.
@@ -253,7 +252,7 @@ class Board:
         """
         key = first.slug, second.slug
         if key not in self._comparisons:
-            whole = key in self._fine_tuned or (self.every_pair and first is self.baseline)
+            whole = key in self._fine_tuned or (self.few and first is self.baseline)
             self._comparisons[key] = tuple(
                 compare_sheets(
                     suite,
@@ -261,7 +260,7 @@ class Board:
                     self.sheets(second, suite),
                     self.track.gamma,
                     REPLICATES,
-                    compared=COMPARED if whole else SHOWN if self.every_pair else SHOWN[:1],
+                    compared=COMPARED if whole else SHOWN if self.few else SHOWN[:1],
                     spreads=whole,
                 )
                 for suite in self.suites

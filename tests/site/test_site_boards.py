@@ -33,6 +33,7 @@ from fairspec_bench.metrics.ranking import standings
 from fairspec_bench.schemas.base import FairspecError
 from fairspec_bench.schemas.report import Estimate
 from fairspec_bench.site import build, build_site, findings
+from fairspec_bench.site.address import Address
 from fairspec_bench.site.board import LOOPS, Board, Entry, disjoint_ranks, unsurpassed
 from fairspec_bench.site.labels import Labels, name_list
 
@@ -112,6 +113,44 @@ def test_every_page_can_be_reached_from_the_first(site: Path) -> None:
             if not href.startswith(("data:", "https:")) and (path := href.partition("#")[0]):
                 left.append(os.path.normpath(os.path.join(os.path.dirname(name), path)))
     assert reached == set(found) - {"404.html"}
+
+
+def test_no_two_pages_have_one_title(site: Path) -> None:
+    titles = [re.search("<title>(.*?)</title>", page.html, re.S)[1] for page in pages(site).values()]  # type: ignore[index]
+    assert len(titles) == len(set(titles)), sorted(titles)
+
+
+def test_submissions_of_one_name_and_runs_of_one_name_have_titles_of_their_own(tmp_path: Path) -> None:
+    runs = [
+        run_folder(tmp_path / part, "run", report(suites=("s",), languages=("en", "ja"), empty="")) for part in "ab"
+    ]
+    entries = [small(slug, n, submission={"name": "s-CDF"}) for n, slug in enumerate("ab")]
+    build_site(runs, tmp_path / "site", tracks=[sample.track(baseline="a")], entries=entries)
+    test_no_two_pages_have_one_title(tmp_path / "site")
+
+
+def test_a_site_that_knows_its_address_has_a_missing_page_with_navigation(tmp_path: Path) -> None:
+    address = Address("https://host.example/sub", "https://example.org/code")
+    build_site([], tmp_path / "site", tracks=[sample.track()], entries=[small("a")], address=address)
+    page = read(tmp_path / "site" / "404.html")
+    links = [href for href in page.values("href") if not href.startswith(("data:", "#", "https:"))]
+    assert {"/sub/index.html", "/sub/languages.html", "/sub/cite.html"} <= set(links)
+    assert all(
+        href.startswith("/sub/") and (tmp_path / "site" / href.removeprefix("/sub/")).is_file() for href in links
+    )
+    for wrong in ("http://host/", "javascript:alert(1)", "https://host/<b>"):
+        with pytest.raises(FairspecError, match="plain https"):
+            Address(wrong)
+
+
+def test_uncommitted_code_is_said_to_be_unknown_even_of_an_audited_submission(tmp_path: Path) -> None:
+    made = sample.verified("a", 1, **FEW)
+    dirty = tuple(each.model_copy(update={"dirty": True}) for each in made.report.environments)
+    made = made.model_copy(update={"report": made.report.model_copy(update={"environments": dirty})})
+    build_site([], tmp_path / "site", tracks=[sample.track()], entries=[Entry("a", made, (), sample.audit(made))])
+    words = read(tmp_path / "site" / "submissions" / "a.html").words
+    assert "not identified: the run was made with changes that were not committed" in words
+    assert "this code cannot be fetched" in words
 
 
 def test_the_same_entries_in_any_order_give_the_same_bytes(
@@ -423,9 +462,9 @@ def test_a_submission_shows_what_a_person_waits(site: Path) -> None:
 # --------------------------------------------------------------------------- pairs
 
 
-def test_a_small_board_compares_every_pair_and_a_large_one_the_baseline_and_neighbours() -> None:
+def test_each_is_compared_with_the_baseline_and_its_neighbour_so_pairs_grow_with_the_board() -> None:
     few = board_of(*(small(f"e{n}", n) for n in range(5)), baseline="e0")
-    assert len(few.pairs) == 10
+    assert len(few.pairs) == 4 + 3
     assert [first.slug for first, _ in few.pairs[:4]] == ["e0"] * 4
     many = board_of(*(small(f"e{n:02}", n) for n in range(14)), baseline="e00")
     assert len(many.pairs) == 13 + 12
@@ -487,7 +526,9 @@ def test_a_comparison_page_says_how_often_and_links_both(site: Path) -> None:
     page = read(site / "compare" / "drafter-0001--baseline.html")
     assert "Drafter 0001 against Baseline" in " ".join(page.words.split())
     assert {"../submissions/baseline.html", "../submissions/drafter-0001.html"} <= set(page.values("href"))
-    assert re.search(r"accepts significantly more in \d and less in \d of 3 languages", page.words)
+    assert re.search(r"Drafter 0001 accepts significantly more in \d of 3 languages and less in (\d|none)", page.words)
+    assert not re.search(r"\b(second|first) significantly", page.words)
+    assert [head for head in page.rows[0] if head in ("Baseline", "Drafter 0001")] == ["Baseline", "Drafter 0001"]
 
 
 # --------------------------------------------------------------------------- downloads
