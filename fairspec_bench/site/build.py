@@ -10,6 +10,7 @@ import base64
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -27,7 +28,7 @@ from fairspec_bench.schemas.report import Estimate, Report
 from fairspec_bench.schemas.submission import Verified
 from fairspec_bench.scoring.report import make_report
 from fairspec_bench.scoring.run_folder import REPORT, RunFolder
-from fairspec_bench.site import findings, labels, views
+from fairspec_bench.site import findings, labels, stories, views
 from fairspec_bench.site.address import NOWHERE, Address
 from fairspec_bench.site.board import NEIGHBOURS, Board, Candidate, Entry, unranked_reason
 from fairspec_bench.site.downloads import COLUMNS, SCHEMAS, board_csv, board_json, schemas
@@ -38,6 +39,7 @@ from fairspec_bench.site.views import Run, RunChange, SuiteView, change_views
 from fairspec_bench.suites.tracks import Track
 
 POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; base-uri 'none'; form-action 'none'"
+LICENCE = "Apache-2.0"
 ASSETS = ("style.css", "site.js")
 FUNCTIONS: tuple[Callable[..., object], ...] = (
     labels.figure,
@@ -132,7 +134,9 @@ def render(
     names = Labels.load(folder)
     ordered = sorted(entries, key=lambda entry: entry.slug)
     boards, slugs = make_boards(sorted(tracks, key=lambda track: track.name), ordered, names)
-    pages = Pages(environment(folder, names, boards, address), boards, names)
+    templates = environment(folder, names, boards, address)
+    templates.globals["data_date"] = stories.latest(runs, boards)
+    pages = Pages(templates, boards, names)
     suites = views.board(runs, names)
     every = [view for each in suites.values() for view in each]
     refused = [
@@ -180,6 +184,14 @@ class Heading:
     css: str
 
 
+def _version() -> str:
+    """The version of this package; empty in a checkout that is not installed."""
+    try:
+        return version("fairspec-bench")
+    except PackageNotFoundError:
+        return ""
+
+
 def _text(title: str, sort: str = "text", css: str = "") -> Heading:
     return Heading(title, sort, css)
 
@@ -211,6 +223,9 @@ def environment(folder: Path, names: Labels, boards: Sequence[Board] = (), addre
         schemas=list(SCHEMAS),
         **{each.__name__: each for each in FUNCTIONS},
         findings=findings,
+        stories=stories,
+        version=_version(),
+        licence=LICENCE,
         Task=Task,
         Estimate=Estimate,
         **{"NOTHING": NOTHING, "NO_DATA": NO_DATA, "SHARES": SHARES, "NEIGHBOURS": NEIGHBOURS},

@@ -146,11 +146,12 @@ class SuiteView:
     def codes(self) -> list[str]:
         return [task.language for task in self.suite.tasks]
 
+    def figure_of(self, language: str, name: str) -> Estimate:
+        """A figure of one language; no data where this run does not have it."""
+        return next((t.measures.get(name, NOTHING) for t in self.suite.tasks if t.language == language), NOTHING)
+
     def acceptance_of(self, language: str) -> Estimate:
-        """The acceptance of one language; no data where this run does not have it."""
-        return next(
-            (t.measures.get("acceptance", NOTHING) for t in self.suite.tasks if t.language == language), NOTHING
-        )
+        return self.figure_of(language, "acceptance")
 
     def has(self, *names: str) -> bool:
         """Whether any language has a value of any of these measures."""

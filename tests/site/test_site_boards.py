@@ -32,7 +32,7 @@ from fairspec_bench.metrics.prompt_sums import sheets_of
 from fairspec_bench.metrics.ranking import standings
 from fairspec_bench.schemas.base import FairspecError
 from fairspec_bench.schemas.report import Estimate
-from fairspec_bench.site import build, build_site, findings
+from fairspec_bench.site import build, build_site, findings, stories
 from fairspec_bench.site.address import Address
 from fairspec_bench.site.board import LOOPS, Board, Entry, disjoint_ranks, unsurpassed
 from fairspec_bench.site.labels import Labels, name_list
@@ -457,6 +457,83 @@ def test_a_submission_shows_what_a_person_waits(site: Path) -> None:
     assert "calls of the verifier" not in raced.html
     assert "calls of the verifier" in plain.html
     assert all("Waiting time for one answer" in page.words for page in (raced, plain))
+
+
+# --------------------------------------------------------------------------- stories
+
+
+def calls(entry: Entry, **values: Estimate) -> None:
+    for task in entry.verified.report.suites[0].tasks:  # type: ignore[union-attr]
+        if task.language in values:
+            task.measures["verifier_calls_per_answer"] = values[task.language]
+
+
+def told() -> tuple[Entry, Entry]:
+    base, best = small("base", 1, shift=0.0), small("best", 2, shift=0.1)
+    calls(base, en=sample.around(18, 1), ja=sample.around(30, 2), th=sample.around(19, 2))
+    calls(best, en=sample.around(17, 1), ja=sample.around(22, 2), th=sample.around(18, 2))
+    return base, best
+
+
+def test_a_story_compares_calls_with_english_and_claims_only_what_intervals_allow() -> None:
+    names = Labels.load(build.template_folder())
+    board = board_of(*told(), baseline="base")
+    by_code = {story.code: story for story in stories.stories(board, names) if story.suite == "embedded_math"}
+    assert by_code["ja"].sentence() == (
+        "Japanese: 30 calls of the big model for one answer, English 18, with the drafter Base. "
+        "The best drafter here, Best, needs 22, and 17 in English."
+    )
+    assert "(not significantly more)" in by_code["th"].sentence()
+    assert "No other drafter needs significantly fewer" in by_code["th"].sentence()
+    assert by_code["ja"].ratio == pytest.approx(30 / 18)
+    assert by_code["th"].ratio == by_code["en"].ratio == 0.0
+    assert by_code["ja"].waiting() == ""
+    found = stories.finding([board], names)
+    assert found is not None
+    assert found.ratio == max(story.ratio for story in stories.stories(board, names))
+
+
+def test_waiting_time_is_told_of_raced_drafters_with_its_doubt() -> None:
+    entry = small("a", 1, raced=True)
+    for task in entry.verified.report.suites[0].tasks:  # type: ignore[union-attr]
+        task.measures["speedup"] = sample.around(1.0, 0.2) if task.language == "th" else sample.around(1.5, 0.1)
+    names = Labels.load(build.template_folder())
+    by_code = {s.code: s.waiting() for s in stories.stories(board_of(entry), names) if s.suite == "embedded_math"}
+    assert by_code["th"].endswith("the interval of the speed-up covers 1, or there is none).")
+    assert re.fullmatch(r"Waiting time for one answer: \S+ s without a drafter, \S+ s with A\.", by_code["ja"])
+
+
+def test_the_first_page_begins_with_the_finding_and_real_tracks(tmp_path: Path) -> None:
+    real = sample.track(name="real", title="Real models", baseline=None)
+    made = sample.verified("other", 5, submission={"track": "real"}, **FEW)
+    model = made.report.config.verifier.model_copy(update={"name": "org/model", "parameters": 3 * 10**9})
+    config = made.report.config.model_copy(update={"verifier": model})
+    large = made.report.model_copy(update={"config": config})
+    other = Entry("other", made.model_copy(update={"report": large}))
+    address = Address("https://host.example/", "https://example.org/code")
+    tracks = [sample.track(baseline="base"), real]
+    build_site([], tmp_path / "site", tracks=tracks, entries=[*told(), other], address=address)
+    page = read(tmp_path / "site" / "index.html")
+    assert page.words.index("calls of the big model") < page.words.index("Which languages gain")
+    assert page.words.index("Real models") < page.words.index("Demonstrations") < page.words.index("Built-in pair")
+    assert "No real pair yet" not in page.words
+    assert "languages/th.html" in page.values("href")
+    assert "https://example.org/code" in page.values("href")
+    assert re.search(r"data as of 20\d\d-\d\d-\d\d", page.words)
+    assert "Code and figures: Apache-2.0" in page.words
+    assert page.html.count('class="heat"') == 1
+    for title in ("Highest acceptance", "Fairest", "Slower than no drafter"):
+        assert title in page.words
+
+
+def test_highlights_name_ties_and_only_significant_slow_downs() -> None:
+    entries = [small("a", 1, shift=0.1, raced=True), small("b", 1, shift=0.1), small("c", 2, shift=-0.3)]
+    for task in entries[0].verified.report.suites[0].tasks:  # type: ignore[union-attr]
+        task.measures["speedup"] = sample.around(0.8, 0.1) if task.language == "ja" else sample.around(0.9, 0.2)
+    best, fair, slower = stories.highlights(board_of(*entries), "embedded_math")
+    assert [name for _, name in best.pages] == [name for _, name in fair.pages] == ["A", "B"]
+    assert "not significantly different" in best.words
+    assert slower.words == "A in ja."
 
 
 # --------------------------------------------------------------------------- pairs
