@@ -63,7 +63,7 @@ def _entry(folder: Path, tracks: Path | None) -> Entry:
             return Entry(folder.name, None, tuple(map(str, verdict.findings)))
         verified = verdict.verified
     path = folder.parent / AUDITS / f"{folder.name}.json"
-    return Entry(folder.name, verified, (), read_record(path, Audit) if path.exists() else None)
+    return Entry(folder.name, verified, (), read_record(path, Audit) if path.exists() else None, folder)
 
 
 def _read_kept(manifest_sha256: str, tracks: Path | None) -> Verified | None:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
+from pathlib import Path
 from statistics import NormalDist
 
 from fairspec_bench.engine.drafters.kinds import drafter_kind
@@ -34,12 +35,16 @@ SHOWN = ("acceptance", "block_efficiency_uncut", "misfit")  # differences on the
 
 @dataclass(frozen=True)
 class Entry:
-    """A submission on the board. One that the check refused has no `verified`, but the findings in words."""
+    """A submission on the board. One that the check refused has no `verified`, but the findings in words.
+
+    `folder` is where its lines are, for what shows single answers.
+    """
 
     slug: str
     verified: Verified | None
     refusals: tuple[str, ...] = ()
     audit: Audit | None = None
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)

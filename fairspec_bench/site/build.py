@@ -131,7 +131,7 @@ def render(
 ) -> dict[str, str]:
     """Every file of the site by its relative path; `folders` gives the slug of each run folder that `changes` name."""
     folder = template_folder()
-    names = Labels.load(folder)
+    names = Labels.load()
     ordered = sorted(entries, key=lambda entry: entry.slug)
     boards, slugs = make_boards(sorted(tracks, key=lambda track: track.name), ordered, names)
     templates = environment(folder, names, boards, address)

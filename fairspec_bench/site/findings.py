@@ -21,6 +21,7 @@ from fairspec_bench.site import plots
 from fairspec_bench.site.board import Board, Candidate, Placed, unsurpassed
 from fairspec_bench.site.labels import NOTHING, Labels, figure, name_list
 from fairspec_bench.site.plots import Both, Range, Spot, both_plot, interval_plot, plane, range_plot, strip_plot
+from fairspec_bench.site.stories import ENGLISH, Story
 from fairspec_bench.site.views import SuiteView
 
 SHOWN = 30  # rows of the heat map, the ranges of ranks and the figures of the plane
@@ -209,6 +210,22 @@ class LanguageRow:
     def figure(self, name: str) -> Estimate:
         return self.measures.get(name, NOTHING)
 
+    def beside_english(self, suite: str, name: str) -> tuple[Estimate, float | None]:
+        """The figure of the same submission in English, and this language's ÷ it."""
+        english = self.candidate.views[suite].figure_of(ENGLISH, name)
+        here = self.figure(name).value
+        return english, here / english.value if here is not None and english.value else None
+
+    @property
+    def slower(self) -> str:
+        """Whether the drafter makes this language slower than none: by its whole interval, else unknown."""
+        speedup = self.figure("speedup")
+        if speedup.value is None or speedup.value >= 1:
+            return ""
+        if speedup.high is None:
+            return "slower than no drafter (no interval)"
+        return "slower than no drafter" if speedup.high < 1 else ""
+
 
 @dataclass(frozen=True)
 class Section:
@@ -217,6 +234,7 @@ class Section:
     board: Board
     suite: str
     rows: tuple[LanguageRow, ...]
+    story: Story
 
     def headline(self) -> str:
         """Highest and lowest in a sentence."""
@@ -265,9 +283,10 @@ def language_pages(boards: Sequence[Board], labels: Labels, pages: Mapping[str, 
                     found.setdefault(task.language, []).append(row)
             for code, rows in found.items():
                 rows.sort(key=lambda row: (-(row.figure("acceptance").value or 0.0), row.candidate.slug))
-                sections[code].append(Section(board, suite, tuple(rows)))
+                sections[code].append(Section(board, suite, tuple(rows), Story(board, suite, code, labels)))
     ordered = sorted(pages, key=lambda code: (labels.language(code), code))
-    return [LanguagePage(code, pages[code], tuple(sections[code])) for code in ordered]
+    known = {code: tuple(sorted(sections[code], key=lambda each: each.board.small)) for code in ordered}
+    return [LanguagePage(code, pages[code], known[code]) for code in ordered]
 
 
 # --------------------------------------------------------------------------- two submissions

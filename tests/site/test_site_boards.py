@@ -395,7 +395,7 @@ def test_languages_not_told_apart_from_the_lowest_are_all_named() -> None:
     suite = entry.verified.report.suites[0]  # type: ignore[union-attr]
     suite.ranks.clear()
     suite.ranks.update({"embedded_math/en": (1, 1), "embedded_math/ja": (2, 3), "embedded_math/th": (2, 3)})
-    words = findings.heat_headline(board_of(entry), "embedded_math", Labels.load(build.template_folder()))
+    words = findings.heat_headline(board_of(entry), "embedded_math", Labels.load())
     assert words == "Lowest acceptance, or not significantly above it, in 1 of 1 submissions: Japanese and Thai."
     assert [name_list(names) for names in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == [
         "",
@@ -446,7 +446,7 @@ def test_languages_name_who_serves_them_best_in_their_own_script(site: Path) -> 
     assert ("bdi", {"lang": "th"}) in page.elements
     assert "ไทย" in page.words
     assert "Highest acceptance: " in page.words
-    values = [float(row[1].split()[0]) for row in page.rows if len(row) == 5 and row[1][:1].isdigit()]
+    values = [float(row[1].split()[0]) for row in page.rows if len(row) == 8 and row[1][:1].isdigit()]
     assert values[:20] == sorted(values[:20], reverse=True)
     assert ("bdi", {"lang": "ja"}) in read(site / "languages.html").elements
 
@@ -476,7 +476,7 @@ def told() -> tuple[Entry, Entry]:
 
 
 def test_a_story_compares_calls_with_english_and_claims_only_what_intervals_allow() -> None:
-    names = Labels.load(build.template_folder())
+    names = Labels.load()
     board = board_of(*told(), baseline="base")
     by_code = {story.code: story for story in stories.stories(board, names) if story.suite == "embedded_math"}
     assert by_code["ja"].sentence() == (
@@ -493,11 +493,26 @@ def test_a_story_compares_calls_with_english_and_claims_only_what_intervals_allo
     assert found.ratio == max(story.ratio for story in stories.stories(board, names))
 
 
+def test_a_language_page_tells_its_story_and_the_gap_of_each_drafter(tmp_path: Path) -> None:
+    base, best = told()
+    for task in base.verified.report.suites[0].tasks:  # type: ignore[union-attr]
+        task.measures["speedup"] = sample.around(0.8, 0.1)
+    build_site([], tmp_path / "site", tracks=[sample.track(baseline="base")], entries=[base, best])
+    page = read(tmp_path / "site" / "languages" / "ja.html")
+    assert "Japanese: 30 calls of the big model for one answer, English 18" in page.words
+    rows = {row[0].split()[0]: row for row in page.rows[::-1] if len(row) == 8}  # of the first suite
+    assert [rows["Base"][n].split()[0] for n in (3, 4, 5)] == ["30.0", "18.0", "1.67×"]
+    assert [rows["Best"][n].split()[0] for n in (3, 4, 5)] == ["22.0", "17.0", "1.29×"]
+    assert "slower than no drafter" in rows["Base"][0]
+    assert "slower" not in rows["Best"][0]
+    assert "tokens a character" in page.words
+
+
 def test_waiting_time_is_told_of_raced_drafters_with_its_doubt() -> None:
     entry = small("a", 1, raced=True)
     for task in entry.verified.report.suites[0].tasks:  # type: ignore[union-attr]
         task.measures["speedup"] = sample.around(1.0, 0.2) if task.language == "th" else sample.around(1.5, 0.1)
-    names = Labels.load(build.template_folder())
+    names = Labels.load()
     by_code = {s.code: s.waiting() for s in stories.stories(board_of(entry), names) if s.suite == "embedded_math"}
     assert by_code["th"].endswith("the interval of the speed-up covers 1, or there is none).")
     assert re.fullmatch(r"Waiting time for one answer: \S+ s without a drafter, \S+ s with A\.", by_code["ja"])
