@@ -136,7 +136,8 @@
         row.hidden = !wanted.every((word) => this.texts[place].includes(word));
         shown += row.hidden ? 0 : 1;
       });
-      this.status.textContent = `${shown} of ${this.rows.length} rows`;
+      this.status.textContent = shown ? `${shown} of ${this.rows.length} rows` : "No row has these words. Reset shows all.";
+      this.tools.classList.toggle("empty", !shown);
     }
 
     choose(away) {

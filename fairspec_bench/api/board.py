@@ -63,7 +63,7 @@ def _entry(folder: Path, tracks: Path | None) -> Entry:
             return Entry(folder.name, None, tuple(map(str, verdict.findings)))
         verified = verdict.verified
     path = folder.parent / AUDITS / f"{folder.name}.json"
-    return Entry(folder.name, verified, (), read_record(path, Audit) if path.exists() else None)
+    return Entry(folder.name, verified, (), read_record(path, Audit) if path.exists() else None, folder)
 
 
 def _read_kept(manifest_sha256: str, tracks: Path | None) -> Verified | None:
@@ -85,16 +85,27 @@ def build_board(
     *,
     changes: Sequence[tuple[str | Path, str | Path]] = (),
     tracks: Path | None = None,
+    base_url: str = "",
+    repository: str = "",
 ) -> Path:
     """Publish a folder of submissions, and run folders beside them, in `out`; → its first page.
 
-    `changes` are pairs (before, after) of the runs whose difference is shown. Raises `FairspecError`.
+    `changes` are pairs (before, after) of the runs whose difference is shown. `base_url` and `repository`
+    are the https addresses of the site and of its code, where known. Raises `FairspecError`.
     """
     from fairspec_bench.site import build
+    from fairspec_bench.site.address import Address
     from fairspec_bench.site.views import RunChange
 
     if submissions is None and not runs:
         raise FairspecError("site: nothing to show. Name run folders, or --submissions FOLDER.")
     shown = [RunChange(Path(first), Path(second), api_reports.compare(first, second)) for first, second in changes]
     found = PublishedBoard((), ()) if submissions is None else board(submissions, tracks=tracks)
-    return build.build_site([Path(run) for run in runs], Path(out), shown, tracks=found.tracks, entries=found.entries)
+    return build.build_site(
+        [Path(run) for run in runs],
+        Path(out),
+        shown,
+        tracks=found.tracks,
+        entries=found.entries,
+        address=Address(base_url, repository),
+    )

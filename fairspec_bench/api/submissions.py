@@ -344,6 +344,7 @@ def new_track(
     from fairspec_bench.scoring.run_folder import RUN
 
     config = read_record(Path(run) / RUN, RunConfig)
+    from fairspec_bench.models.codec import Codec
     from fairspec_bench.scoring.prepare import load_run_verifier
     from fairspec_bench.scoring.reference_packs import write_track
     from fairspec_bench.suites.suite import load_suite
@@ -365,6 +366,7 @@ def new_track(
         eos_ids=verifier.eos_ids,
         stops=stops,
         baseline=baseline,
+        pieces=Codec(options.verifier.source, revision=options.verifier.revision).pieces,
     )
 
 

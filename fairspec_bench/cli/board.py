@@ -203,6 +203,8 @@ def site_build(
     change: Annotated[
         list[str] | None, typer.Option(help="BEFORE,AFTER: two of the runs whose difference is shown; repeatable.")
     ] = None,
+    base_url: Annotated[str, typer.Option(help="https address of the site, for links that others share.")] = "",
+    repository: Annotated[str, typer.Option(help="https address of the code that the pages link to.")] = "",
 ) -> None:
     """Build the board. Every submission is checked first, unless the same bytes were checked before."""
     from fairspec_bench.api.board import build_board
@@ -211,7 +213,8 @@ def site_build(
 
     changes = [parse_change(text) for text in change or ()]
     chosen = submissions or (None if runs else SUBMISSIONS)
-    say(f"page: {build_board(out, chosen, runs or (), changes=changes)}")
+    page = build_board(out, chosen, runs or (), changes=changes, base_url=base_url, repository=repository)
+    say(f"page: {page}")
 
 
 @site_app.command("serve")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -133,6 +134,27 @@ class Codec:
         forms = self.stop_forms(stops)
         return text[: min((place for form in forms if (place := text.find(form)) >= 0), default=len(text))]
 
+    def pieces(self, ids: Iterable[int]) -> dict[int, bytes]:
+        """The bytes of each token, as byte-level and SentencePiece vocabularies write them; a special one has none.
+
+        Joined in order and read as UTF-8 they are the text, but for a space that a decoder strips at its start.
+        """
+        special = set(self.tokenizer.all_special_ids)
+        decoder = str(json.loads(self.tokenizer.backend_tokenizer.to_str()).get("decoder"))
+        level = {letter: byte for byte, letter in _byte_letters().items()} if "ByteLevel" in decoder else {}
+        found: dict[int, bytes] = {}
+        for each in ids:
+            written = str(self.tokenizer.convert_ids_to_tokens(each) or "")
+            if each in special:
+                found[each] = b""
+            elif level and all(letter in level for letter in written):
+                found[each] = bytes(level[letter] for letter in written)
+            elif re.fullmatch("<0x[0-9A-F]{2}>", written):
+                found[each] = bytes.fromhex(written[3:5])
+            else:
+                found[each] = written.replace("\u2581", " ").encode()
+        return found
+
     def stop_forms(self, stops: Iterable[str]) -> tuple[str, ...]:
         """Stop strings, and as the tokenizer writes those that it normalises: with NFKC "問題：" is "問題:" too."""
         forms = ((stop, self._written(stop)) for stop in stops if stop)
@@ -230,6 +252,13 @@ def load_tokenizer(name: str, revision: str | None = None) -> Any:
     if not tokenizer.is_fast:
         raise FairspecError(f"{name}: only fast tokenizers are supported (a folder with tokenizer.json).")
     return tokenizer
+
+
+def _byte_letters() -> dict[int, str]:
+    """The letter by which byte-level vocabularies write each byte (GPT-2's table)."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + place) for place, byte in enumerate(others)}
 
 
 def _template_names(tokenizer: Any) -> frozenset[str]:

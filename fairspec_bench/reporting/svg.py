@@ -213,7 +213,8 @@ def whisker(place: Placer, estimate: Estimate, y: float, style: str = "") -> lis
 def dot(x: str, y: float, style: str = "") -> Markup:
     """A disc; `worst` is a diamond, whose inner `svg` has the place in per cent. `style` is a class."""
     if style != "worst":
-        return Markup(f'<circle cx="{x}" cy="{y:.6g}" r="5" class="{f"dot {style}" if style else "dot"}"></circle>')
+        radius = 9 if "numbered" in style else 5
+        return Markup(f'<circle cx="{x}" cy="{y:.6g}" r="{radius}" class="{f"dot {style}".strip()}"></circle>')
     return Markup(f'<svg x="{x}" y="{y:.6g}" class="place"><path d="M0-7 7 0 0 7-7 0Z" class="dot worst"></path></svg>')
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import tomli_w
@@ -19,7 +19,7 @@ from fairspec_bench.schemas.keys import PromptKey, Task
 from fairspec_bench.schemas.lines import Answer, Reference, Replay, StepTimes, Timing
 from fairspec_bench.scoring.prepare import RunContext
 from fairspec_bench.scoring.run_folder import RunFolder
-from fairspec_bench.suites.tracks import Divergence, Hardware, Track, TrackRace, TrackReference, TrackSuite
+from fairspec_bench.suites.tracks import Divergence, Hardware, Track, TrackRace, TrackReference, TrackSuite, pieces_text
 
 
 def references_of(run: Path) -> tuple[TrackReference, ...]:
@@ -145,10 +145,12 @@ def write_track(
     stops: Mapping[str, tuple[str, ...]],
     replicates: int = 10_000,
     baseline: str | None = None,
+    pieces: Callable[[Iterable[int]], Mapping[int, bytes]] | None = None,
 ) -> Path:
     """Fix a track by a finished run: `<name>.toml` and its reference pack in `folder`; → the former.
 
-    `stops` are each suite's stop strings. Raises `FairspecError` for a track that is there or a run that is not whole.
+    `stops` are each suite's stop strings, `pieces` gives the bytes of tokens, kept of those written and drafted. Raises
+    `FairspecError` for a track that is there or a run that is not whole.
     """
     path, pack = folder / f"{name}.toml", folder / f"{name}.reference.jsonl.gz"
     if path.exists():
@@ -197,5 +199,10 @@ def write_track(
     )
     folder.mkdir(parents=True, exist_ok=True)
     pack.write_bytes(gzip.compress(text, 9, mtime=0))
+    if pieces is not None:
+        drafted = (each for replay in source.lines("replay", Replay) for each in replay.draft_ids)
+        used = sorted({*drafted, *(each for reference in track_references for each in reference.ids)})
+        kept = gzip.compress(pieces_text(pieces(used)).encode(), 9, mtime=0)
+        (folder / f"{name}.pieces.json.gz").write_bytes(kept)
     write_atomic(path, tomli_w.dumps(track.model_dump(mode="json", exclude_none=True)))
     return path

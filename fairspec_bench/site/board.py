@@ -7,10 +7,11 @@ Ranks and paired differences come from `metrics`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import combinations, pairwise
+from itertools import pairwise
+from pathlib import Path
 from statistics import NormalDist
 
 from fairspec_bench.engine.drafters.kinds import drafter_kind
@@ -27,21 +28,26 @@ from fairspec_bench.suites.tracks import Track
 
 MARKS = ("drafts audited", "times audited", "unseen prompts audited")
 LEAST_SAMPLE = 5  # prompts of each language, or all it has
-ALL_PAIRS = 12  # with more ranked submissions each is compared with the baseline, and the first with their neighbours
-NEIGHBOURS = 100  # how many are the first
+NEIGHBOURS = 100  # so many from the first are compared with their neighbours
+FEW = 12  # ranked submissions of a board whose pairs show every difference
 WHOLE_PAIRS = 5  # fine-tuned drafters whose change of U is given on a board with more
 REPLICATES = 1_000
+LOOPS = "most answers repeat themselves or are cut"
 SHOWN = ("acceptance", "block_efficiency_uncut", "misfit")  # differences on the page of a pair
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A submission on the board. One that the check refused has no `verified`, but the findings in words."""
+    """A submission on the board. One that the check refused has no `verified`, but the findings in words.
+
+    `folder` is where its lines are, for what shows single answers.
+    """
 
     slug: str
     verified: Verified | None
     refusals: tuple[str, ...] = ()
     audit: Audit | None = None
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -122,12 +128,13 @@ class Placed:
 
 @dataclass(frozen=True)
 class Timed:
-    """A raced submission in one suite; without a verdict `ranks` is None."""
+    """A raced submission in one suite; `ranks` is None where `reason` says why it is not ranked."""
 
     candidate: Candidate
     view: SuiteView
     mean: Estimate
     ranks: tuple[int, int] | None
+    reason: str = ""
 
 
 class Board:
@@ -158,15 +165,22 @@ class Board:
     # ------------------------------------------------------------------- ranks
 
     def ranked(self, suite: str) -> list[Placed]:
-        """Highest mean acceptance first."""
+        """Highest mean acceptance first. Languages of which most answers are loops or cut count in no mean."""
         return self._ranked[suite]
+
+    def left_out(self, suite: str) -> frozenset[str]:
+        """The languages of a suite that no rank rests on: most of their answers repeat themselves or are cut."""
+        return frozenset(
+            code for each in self.candidates if suite in each.views for code in each.views[suite].mostly_bad
+        )
 
     @cached_property
     def _ranked(self) -> dict[str, list[Placed]]:
         found = {}
         for suite in self.suites:
             able = {each.entry.slug: each for each in self.candidates if not each.reason and suite in each.views}
-            stood = standings({slug: self.sheets(each, suite) for slug, each in able.items()}, self.track.gamma)
+            sheets = {slug: _without(self.sheets(each, suite), self.left_out(suite)) for slug, each in able.items()}
+            stood = standings(sheets, self.track.gamma)
             order = sorted(stood, key=lambda slug: (-stood[slug].mean, slug))
             found[suite] = [
                 Placed(able[slug], stood[slug], place, able[slug].views[suite]) for place, slug in enumerate(order, 1)
@@ -184,7 +198,9 @@ class Board:
     def unranked(self, suite: str) -> list[tuple[Candidate, str]]:
         """The others with their reason, highest mean acceptance first."""
         left = [each for each in self.candidates if each.slug not in self.places(suite)]
-        reasons = [(each, each.reason or "no acceptance in every language of the suite") for each in left]
+        bad = {code for each in left if suite in each.views for code in each.views[suite].codes} == self.left_out(suite)
+        shared = LOOPS if bad and left else "no acceptance in every language of the suite"
+        reasons = [(each, each.reason or shared) for each in left]
         return sorted(reasons, key=lambda pair: (-(mean_acceptance(pair[0], suite).value or -1.0), pair[0].slug))
 
     def sheets(self, candidate: Candidate, suite: str) -> Sheets:
@@ -199,29 +215,30 @@ class Board:
             for each in self.candidates
         }
 
-    def front(self, suite: str) -> set[str]:
-        """The slugs of ranked submissions that none surpasses in both mean acceptance and U."""
-        return pareto(
-            {
-                placed.candidate.slug: (mean.value, u.value)
-                for placed in self.ranked(suite)
-                for mean, u in [(placed.view.mean("acceptance"), placed.view.across("unfairness"))]
-                if mean.value is not None and u.value is not None
-            }
-        )
-
     # ------------------------------------------------------------------- the clock
 
     def timed(self, suite: str) -> list[Timed]:
         """Raced submissions that may be ranked, those with a verdict first, by mean speed-up."""
         able = [(c, c.views[suite]) for c in self.candidates if not c.reason and suite in c.views]
         raced = [(c, view, view.mean("speedup")) for c, view in able if view.raced]
-        sure = [(c, view, mean) for c, view, mean in raced if view.verdict and mean.low is not None]
+        unsure = [(*each, why) for each in raced if (why := self._why_untimed(each[1], suite, each[2]))]
+        sure = [each for each in raced if not self._why_untimed(each[1], suite, each[2])]
         ranges = disjoint_ranks([mean for _, _, mean in sure])
         rows = [Timed(*each, ranks) for each, ranks in zip(sure, ranges, strict=True)]
-        rows.sort(key=lambda t: (-(t.mean.value or 0.0), t.candidate.slug))
-        rest = [Timed(*each, None) for each in raced if each not in sure]
-        return rows + sorted(rest, key=lambda t: (-(t.mean.value or 0.0), t.candidate.slug))
+        rest = [Timed(c, view, mean, None, why) for c, view, mean, why in unsure]
+        return [
+            t for part in (rows, rest) for t in sorted(part, key=lambda t: (-(t.mean.value or 0), t.candidate.slug))
+        ]
+
+    def _why_untimed(self, view: SuiteView, suite: str, mean: Estimate) -> str:
+        """Why a race gives no rank; empty where it gives one."""
+        if set(view.codes) == self.left_out(suite):
+            return LOOPS
+        if not view.verdict:
+            return "the timer check failed"
+        prompts = view.run.report.config.race_prompts
+        few = f"{prompts} prompt{'' if prompts == 1 else 's'} a language" if prompts else "too few prompts"
+        return f"no interval: {few}" if mean.low is None else ""
 
     # ------------------------------------------------------------------- pairs
 
@@ -235,19 +252,18 @@ class Board:
 
     @cached_property
     def pairs(self) -> list[tuple[Candidate, Candidate]]:
-        """Who is compared with whom, second − first; the baseline, or else the lower ranked, comes first.
+        """Who is compared with whom, second − first: each with the baseline, the leading with their neighbours.
 
-        All ranked ones of a small board; of a large one each with the baseline, and the leading with their neighbours.
+        The baseline, or else the lower ranked, comes first. Their number grows with that of the submissions.
         """
         order = [placed.candidate for placed in self.ranked(self.suites[0])][::-1]
         base = self.baseline
         others = [each for each in order if base is None or each.slug != base.slug]
-        near = list(combinations(others, 2)) if self.every_pair else list(pairwise(others[-NEIGHBOURS:]))
-        return ([(base, each) for each in others] if base is not None else []) + near
+        return ([(base, each) for each in others] if base is not None else []) + [*pairwise(others[-NEIGHBOURS:])]
 
     @property
-    def every_pair(self) -> bool:
-        return len(self.ranked(self.suites[0])) <= ALL_PAIRS
+    def few(self) -> bool:
+        return len(self.ranked(self.suites[0])) <= FEW
 
     def compared(self, first: Candidate, second: Candidate) -> tuple[SuiteComparison, ...]:
         """Second − first in the suites both have.
@@ -256,7 +272,7 @@ class Board:
         """
         key = first.slug, second.slug
         if key not in self._comparisons:
-            whole = key in self._fine_tuned or (self.every_pair and first is self.baseline)
+            whole = key in self._fine_tuned or (self.few and first is self.baseline)
             self._comparisons[key] = tuple(
                 compare_sheets(
                     suite,
@@ -264,7 +280,7 @@ class Board:
                     self.sheets(second, suite),
                     self.track.gamma,
                     REPLICATES,
-                    compared=COMPARED if whole else SHOWN if self.every_pair else SHOWN[:1],
+                    compared=COMPARED if whole else SHOWN if self.few else SHOWN[:1],
                     spreads=whole,
                 )
                 for suite in self.suites
@@ -288,14 +304,21 @@ def mean_acceptance(candidate: Candidate, suite: str) -> Estimate:
     return NOTHING if view is None else view.mean("acceptance")
 
 
-def pareto(points: Mapping[str, tuple[float, float]]) -> set[str]:
-    """The Pareto front: the points that no other surpasses (more in the first figure, less in the second)."""
-    front, least = set(), float("inf")
-    for name, (_, u) in sorted(points.items(), key=lambda each: (-each[1][0], each[1][1], each[0])):
-        if u < least:
-            front.add(name)
-            least = u
-    return front
+def _without(sheets: Sheets, languages: Collection[str]) -> Sheets:
+    """The sheets of the other languages."""
+    kept = {task: sheet for task, sheet in sheets.prompts.items() if Task(task).language not in languages}
+    return replace(sheets, prompts=kept)
+
+
+def unsurpassed(points: Mapping[str, tuple[tuple[int, int], Estimate]]) -> set[str]:
+    """The names that no other significantly surpasses in both: rank ranges that do not meet, intervals of U neither."""
+
+    def surpasses(a: str, b: str) -> bool:
+        (_, last), (first, _) = points[a][0], points[b][0]
+        high, low = points[a][1].high, points[b][1].low
+        return last < first and high is not None and low is not None and high < low
+
+    return {name for name in points if not any(surpasses(other, name) for other in points)}
 
 
 def disjoint_ranks(estimates: Sequence[Estimate]) -> Iterator[tuple[int, int]]:

@@ -10,6 +10,7 @@ import base64
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -28,8 +29,9 @@ from fairspec_bench.schemas.report import Estimate, Report
 from fairspec_bench.schemas.submission import Verified
 from fairspec_bench.scoring.report import make_report
 from fairspec_bench.scoring.run_folder import REPORT, RunFolder
-from fairspec_bench.site import findings, labels, views
-from fairspec_bench.site.board import ALL_PAIRS, NEIGHBOURS, Board, Candidate, Entry, unranked_reason
+from fairspec_bench.site import findings, labels, stories, views
+from fairspec_bench.site.address import NOWHERE, Address
+from fairspec_bench.site.board import NEIGHBOURS, Board, Candidate, Entry, unranked_reason
 from fairspec_bench.site.downloads import COLUMNS, SCHEMAS, board_csv, board_json, schemas
 from fairspec_bench.site.labels import NOTHING, Labels, unique_slugs
 from fairspec_bench.site.pages import PAGES, Pages
@@ -38,6 +40,7 @@ from fairspec_bench.site.views import Run, RunChange, SuiteView, change_views
 from fairspec_bench.suites.tracks import Track
 
 POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; base-uri 'none'; form-action 'none'"
+LICENCE = "Apache-2.0"
 ASSETS = ("style.css", "site.js")
 FUNCTIONS: tuple[Callable[..., object], ...] = (
     labels.figure,
@@ -63,18 +66,20 @@ def build_site(
     *,
     tracks: Sequence[Track] = (),
     entries: Sequence[Entry] = (),
+    address: Address = NOWHERE,
 ) -> Path:
     """Render local runs and the boards of these tracks into `out`, replaced whole, and return its first page.
 
-    Raises `RecordError` for a folder without a readable report, `SiteError` if `out` holds anything but an earlier site
-    or cannot be written. The site that was there stays until the new one is complete.
+    `address` is where the site will be. Raises `RecordError` for a folder without a readable report, `SiteError` if
+    `out` holds anything but an earlier site or cannot be written. The site that was there stays until the new one is
+    complete.
     """
     loaded = load_runs(runs)
     folders = {folder.resolve(): run.slug for folder, run in zip(runs, loaded, strict=True)}
     for each in (path for change in changes for path in (change.before, change.after)):
         if each.resolve() not in folders:
             raise SiteError(f"{each}: a change is shown between runs of the board. Name it among the runs too.")
-    publish(render(loaded, changes, folders, tracks=tracks, entries=entries), out)
+    publish(render(loaded, changes, folders, tracks=tracks, entries=entries, address=address), out)
     return out / "index.html"
 
 
@@ -124,13 +129,16 @@ def render(
     *,
     tracks: Sequence[Track] = (),
     entries: Sequence[Entry] = (),
+    address: Address = NOWHERE,
 ) -> dict[str, str]:
     """Every file of the site by its relative path; `folders` gives the slug of each run folder that `changes` name."""
     folder = template_folder()
-    names = Labels.load(folder)
+    names = Labels.load()
     ordered = sorted(entries, key=lambda entry: entry.slug)
     boards, slugs = make_boards(sorted(tracks, key=lambda track: track.name), ordered, names)
-    pages = Pages(environment(folder, names, boards), boards, names)
+    templates = environment(folder, names, boards, address)
+    templates.globals["data_date"] = stories.latest(runs, boards)
+    pages = Pages(templates, boards, names)
     suites = views.board(runs, names)
     every = [view for each in suites.values() for view in each]
     refused = [
@@ -143,7 +151,7 @@ def render(
     return {
         **assets,
         **dict(pages.top(suites=suites, runs=runs, changed=changed, refused=refused)),
-        "404.html": _missing(pages, assets["style.css"]),
+        "404.html": _missing(pages, assets["style.css"], address),
         **dict(pages.runs(runs)),
         **dict(pages.of_boards()),
         **{page: pages.page("refused.html", "../", entry=entry) for entry, page in refused},
@@ -154,10 +162,10 @@ def render(
     }
 
 
-def _missing(pages: Pages, css: str) -> str:
-    """The page for a missing address. It carries its style, since it is shown at any depth."""
+def _missing(pages: Pages, css: str, address: Address) -> str:
+    """The page for a missing address, shown at any depth: it carries its style, and links only from the site's root."""
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
-    return pages.page("404.html", css=Markup(css), digest=digest)
+    return pages.page("404.html", address.root, css=Markup(css), digest=digest)
 
 
 def template_folder() -> Path:
@@ -178,6 +186,14 @@ class Heading:
     css: str
 
 
+def _version() -> str:
+    """The version of this package; empty in a checkout that is not installed."""
+    try:
+        return version("fairspec-bench")
+    except PackageNotFoundError:
+        return ""
+
+
 def _text(title: str, sort: str = "text", css: str = "") -> Heading:
     return Heading(title, sort, css)
 
@@ -186,7 +202,7 @@ def _number(title: str, css: str = "") -> Heading:
     return Heading(title, "number", f"num {css}".strip())
 
 
-def environment(folder: Path, names: Labels, boards: Sequence[Board] = ()) -> Environment:
+def environment(folder: Path, names: Labels, boards: Sequence[Board] = (), address: Address = NOWHERE) -> Environment:
     """Templates with escaping always on; plain text also loses its control characters, `None` is a dash."""
     made = Environment(
         loader=FileSystemLoader(folder),
@@ -198,6 +214,7 @@ def environment(folder: Path, names: Labels, boards: Sequence[Board] = ()) -> En
     )
     made.globals.update(
         policy=POLICY,
+        address=address,
         navigation=[page for page in PAGES if page.title and (boards or not page.needs_boards)],
         boards=boards,
         labels=names,
@@ -208,9 +225,12 @@ def environment(folder: Path, names: Labels, boards: Sequence[Board] = ()) -> En
         schemas=list(SCHEMAS),
         **{each.__name__: each for each in FUNCTIONS},
         findings=findings,
+        stories=stories,
+        version=_version(),
+        licence=LICENCE,
         Task=Task,
         Estimate=Estimate,
-        **{"NOTHING": NOTHING, "NO_DATA": NO_DATA, "SHARES": SHARES, "ALL_PAIRS": ALL_PAIRS, "NEIGHBOURS": NEIGHBOURS},
+        **{"NOTHING": NOTHING, "NO_DATA": NO_DATA, "SHARES": SHARES, "NEIGHBOURS": NEIGHBOURS},
     )
     return made
 

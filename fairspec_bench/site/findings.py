@@ -18,63 +18,68 @@ from fairspec_bench.reporting.svg import Axis, Mark, Strip, axis_for, close_axis
 from fairspec_bench.schemas.keys import Task
 from fairspec_bench.schemas.report import Estimate, SweepCell, SweepReport
 from fairspec_bench.site import plots
-from fairspec_bench.site.board import Board, Candidate, Placed, pareto
-from fairspec_bench.site.labels import NOTHING, Labels, figure
+from fairspec_bench.site.board import Board, Candidate, Placed, unsurpassed
+from fairspec_bench.site.labels import NOTHING, Labels, figure, name_list
 from fairspec_bench.site.plots import Both, Range, Spot, both_plot, interval_plot, plane, range_plot, strip_plot
+from fairspec_bench.site.stories import ENGLISH, Story
 from fairspec_bench.site.views import SuiteView
 
 SHOWN = 30  # rows of the heat map, the ranges of ranks and the figures of the plane
 TABLED = 50  # rows of a language's table
 BEST, LOWEST = 12, 3  # rows of a language's plot where it cannot hold all
 STEPS = 10  # of the heat map's scale
+FEWEST = 3  # submissions on a plane
 UNIT = Axis("acceptance", 0.0, (1.0,))
 
 
 # --------------------------------------------------------------------------- acceptance or speed, and U
 
 
-def plane_front(board: Board, suite: str, measure: str) -> set[str]:
-    """The Pareto front of mean acceptance or mean speed-up, and U."""
-    if measure == "acceptance":
-        return board.front(suite)
-    points = {
-        timed.candidate.slug: (timed.mean.value, u.value)
-        for timed in board.timed(suite)
-        for u in [timed.view.across("unfairness")]
-        if timed.ranks is not None and timed.mean.value is not None and u.value is not None
-    }
-    return pareto(points)
+@dataclass(frozen=True)
+class OnPlane:
+    """A submission with both figures; `place` is its row in the table of that measure, from 1."""
+
+    candidate: Candidate
+    view: SuiteView
+    ranks: tuple[int, int]
+    place: int
 
 
-def on_plane(board: Board, suite: str, measure: str) -> list[tuple[Candidate, SuiteView]]:
-    """Those with both figures, in the order of the board."""
+def on_plane(board: Board, suite: str, measure: str) -> list[OnPlane]:
+    """Those with both figures, in the order of the board; none where they are too few for a picture."""
     if measure == "acceptance":
-        found = [(placed.candidate, placed.view) for placed in board.ranked(suite)]
+        ranked = [(p.candidate, p.view, (p.standing.low, p.standing.high)) for p in board.ranked(suite)]
     else:
-        found = [(timed.candidate, timed.view) for timed in board.timed(suite) if timed.ranks is not None]
-    return [
-        (each, view)
-        for each, view in found
+        ranked = [(t.candidate, t.view, t.ranks) for t in board.timed(suite) if t.ranks is not None]
+    found = [
+        OnPlane(each, view, ranks, place)
+        for place, (each, view, ranks) in enumerate(ranked, 1)
         if view.mean(measure).value is not None and view.across("unfairness").value is not None
     ]
+    return found if len(found) >= FEWEST else []
+
+
+def plane_front(board: Board, suite: str, measure: str) -> set[str]:
+    """The slugs that no other significantly surpasses in both."""
+    shown = on_plane(board, suite, measure)
+    return unsurpassed({each.candidate.slug: (each.ranks, each.view.across("unfairness")) for each in shown})
 
 
 def plane_plot(board: Board, suite: str, measure: str, uid: str) -> Markup:
     """Mean acceptance or speed-up across, U up."""
-    front, base, shown = plane_front(board, suite, measure), board.baseline, on_plane(board, suite, measure)
-    leader = shown[0][0].slug if shown else ""
+    front, shown = plane_front(board, suite, measure), on_plane(board, suite, measure)
     spots = [
         Spot(
-            each.name,
-            view.mean(measure),
-            view.across("unfairness"),
-            each.slug in front,
-            view.within_noise(),
-            each.slug in front or each is base or each.slug == leader or len(shown) <= 8,
+            each.candidate.name,
+            each.view.mean(measure),
+            each.view.across("unfairness"),
+            each.candidate.slug in front,
+            each.view.within_noise(),
+            each.place if each.place <= SHOWN else None,
         )
-        for each, view in shown
+        for each in shown
     ]
-    floor = max((view.suite.noise_floor or 0.0 for _, view in shown), default=0.0)
+    floor = max((each.view.suite.noise_floor or 0.0 for each in shown), default=0.0)
     label = "mean acceptance" if measure == "acceptance" else "mean speed-up"
     desc = f"{plane_headline(board, suite, measure)} A dot a submission; lines are 95 % intervals."
     title = f"Unfairness and {label}, {suite}"
@@ -82,12 +87,12 @@ def plane_plot(board: Board, suite: str, measure: str, uid: str) -> Markup:
 
 
 def plane_headline(board: Board, suite: str, measure: str) -> str:
-    """How many submissions are on the front."""
-    front, count = plane_front(board, suite, measure), len(on_plane(board, suite, measure))
-    gain = "accepts more" if measure == "acceptance" else "is faster"
-    if len(front) == 1:
-        return f"One submission leads in both: no other {gain} or is fairer."
-    return f"{len(front)} of {count} submissions are on the front: none {gain} and is fairer at once."
+    """Who is significantly surpassed in both by nobody, of those in the picture."""
+    front, shown = plane_front(board, suite, measure), on_plane(board, suite, measure)
+    gain, kind = ("accepts more", "ranked") if measure == "acceptance" else ("is faster", "raced")
+    names = [each.candidate.name for each in shown if each.candidate.slug in front]
+    who = name_list(names) if len(names) <= 4 else f"{len(names)} submissions"
+    return f"No other submission significantly {gain} and is fairer at once than {who}: of the {len(shown)} {kind}."
 
 
 # --------------------------------------------------------------------------- ranks
@@ -118,13 +123,14 @@ def row_strip(view: SuiteView) -> Markup:
 
 
 def heat_headline(board: Board, suite: str, labels: Labels) -> str:
-    """The language that most often has the lowest acceptance."""
+    """The languages that most often have the lowest acceptance, or one that does not differ from it."""
     placed = board.ranked(suite)
-    lowest = Counter(code for each in placed if (code := each.view.lowest("acceptance")[0]))
+    lowest = Counter(code for each in placed for code in each.view.may_be_lowest())
     if not lowest:
         return "No figures."
-    code, times = min(lowest.items(), key=lambda each: (-each[1], each[0]))
-    return f"{labels.language(code)} has the lowest acceptance in {times} of {len(placed)} submissions."
+    times = max(lowest.values())
+    names = name_list(sorted(labels.language(code) for code, found in lowest.items() if found == times))
+    return f"Lowest acceptance, or not significantly above it, in {times} of {len(placed)} submissions: {names}."
 
 
 def heat_step(value: float) -> int:
@@ -169,11 +175,24 @@ def leader_words(board: Board, suite: str) -> str:
     if not placed:
         return "No submission is ranked yet."
     first = placed[0]
-    code, lowest = first.view.lowest("acceptance")
+    codes, lowest = first.view.lowest("acceptance")
     words = f"{first.candidate.name} accepts {figure(first.standing.mean, 'ratio')} on average"
-    if not code:
+    if not codes:
         return f"{words}."
-    return f"{words} and {figure(lowest.value, 'ratio')} in {first.view.labels.language(code)}, its lowest."
+    names = name_list([first.view.labels.language(code) for code in codes])
+    return f"{words} and {figure(lowest.value, 'ratio')} in {names}, its lowest."
+
+
+def slower_words(view: SuiteView) -> str:
+    """In which languages the drafter makes decoding slower; empty where in none."""
+    significant, unsure = view.slower()
+    names = name_list([view.labels.language(code) for code in significant])
+    parts = (
+        [f"significantly slower in {len(significant)} of {len(view.codes)} languages: {names}"] if significant else []
+    )
+    if unsure:
+        parts.append(f"measured slower, without an interval, in {len(unsure)} of {len(view.codes)}")
+    return "; ".join(parts)
 
 
 # --------------------------------------------------------------------------- one language
@@ -191,6 +210,22 @@ class LanguageRow:
     def figure(self, name: str) -> Estimate:
         return self.measures.get(name, NOTHING)
 
+    def beside_english(self, suite: str, name: str) -> tuple[Estimate, float | None]:
+        """The figure of the same submission in English, and this language's ÷ it."""
+        english = self.candidate.views[suite].figure_of(ENGLISH, name)
+        here = self.figure(name).value
+        return english, here / english.value if here is not None and english.value else None
+
+    @property
+    def slower(self) -> str:
+        """Whether the drafter makes this language slower than none: by its whole interval, else unknown."""
+        speedup = self.figure("speedup")
+        if speedup.value is None or speedup.value >= 1:
+            return ""
+        if speedup.high is None:
+            return "slower than no drafter (no interval)"
+        return "slower than no drafter" if speedup.high < 1 else ""
+
 
 @dataclass(frozen=True)
 class Section:
@@ -199,6 +234,7 @@ class Section:
     board: Board
     suite: str
     rows: tuple[LanguageRow, ...]
+    story: Story
 
     def headline(self) -> str:
         """Highest and lowest in a sentence."""
@@ -247,9 +283,10 @@ def language_pages(boards: Sequence[Board], labels: Labels, pages: Mapping[str, 
                     found.setdefault(task.language, []).append(row)
             for code, rows in found.items():
                 rows.sort(key=lambda row: (-(row.figure("acceptance").value or 0.0), row.candidate.slug))
-                sections[code].append(Section(board, suite, tuple(rows)))
+                sections[code].append(Section(board, suite, tuple(rows), Story(board, suite, code, labels)))
     ordered = sorted(pages, key=lambda code: (labels.language(code), code))
-    return [LanguagePage(code, pages[code], tuple(sections[code])) for code in ordered]
+    known = {code: tuple(sorted(sections[code], key=lambda each: each.board.small)) for code in ordered}
+    return [LanguagePage(code, pages[code], known[code]) for code in ordered]
 
 
 # --------------------------------------------------------------------------- two submissions

@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
-from pydantic import TypeAdapter
+from babel import Locale, UnknownLocaleError
 
 from fairspec_bench.engine.drafters.kinds import DRAFTER_KINDS
 from fairspec_bench.metrics.catalogue import definitions
@@ -24,6 +24,8 @@ from fairspec_bench.schemas.report import Estimate
 NOTHING = Estimate()
 LARGE = 1e4  # from here on every kind is written as a plain number
 SIGNS: Mapping[Kind, str] = {"ratio": "", "share": " %", "times": "×", "number": ""}
+TAG = re.compile(r"[a-z]{2,3}(-[A-Z][a-z]{3})?(-[A-Z]{2})?")
+CHINESE = {"zh-CN": "zh-Hans", "zh-TW": "zh-Hant"}  # the scripts that these codes stand for in the suites
 HTTPS = re.compile(r"https://[a-z0-9-]+(\.[a-z0-9-]+)+(:[0-9]{1,5})?(/[A-Za-z0-9._~%/?=&#+-]*)?")
 
 
@@ -35,10 +37,9 @@ class Labels:
     languages: Mapping[str, tuple[str, str]]
 
     @classmethod
-    def load(cls, folder: Path) -> Labels:
-        """The catalogue of measures, and the languages of `languages.json` in this folder."""
-        names = TypeAdapter(dict[str, tuple[str, str]]).validate_json((folder / "languages.json").read_bytes())
-        return cls(definitions(), names)
+    def load(cls) -> Labels:
+        """The catalogue of measures, and the languages' names as the CLDR has them."""
+        return cls(definitions(), Names())
 
     def measure(self, name: str) -> Definition:
         """The definition of `name`; an unknown measure is labelled by its name."""
@@ -47,6 +48,36 @@ class Labels:
     def language(self, code: str) -> str:
         """The English name of a language, else its code."""
         return self.languages.get(code, (code, ""))[0]
+
+
+class Names(dict[str, tuple[str, str]]):
+    """Languages by code, `te` or `zh-TW`: the English name and the language's own, from the CLDR; each read once."""
+
+    def __missing__(self, code: str) -> tuple[str, str]:
+        found = self._named(code)
+        if found is None:
+            raise KeyError(code)
+        self[code] = found
+        return found
+
+    def get(self, code: str, default: Any = None) -> Any:
+        try:
+            return self[code]
+        except KeyError:
+            return default
+
+    @staticmethod
+    def _named(code: str) -> tuple[str, str] | None:
+        """The names of a code that is a language tag known to the CLDR."""
+        tag = CHINESE.get(code, code).replace("-", "_")
+        english = Locale("en").languages.get(tag) if TAG.fullmatch(code) else None
+        if english is None:
+            return None
+        try:
+            own = Locale.parse(tag, resolve_likely_subtags=False).languages.get(tag)
+        except (UnknownLocaleError, ValueError):
+            own = None
+        return english, own or english
 
 
 def figure(value: float | None, kind: Kind) -> str:
@@ -86,6 +117,11 @@ def _significant(value: float) -> str:
 def span(low: int, high: int) -> str:
     """A range of ranks: `3` or `3–5`."""
     return str(low) if low == high else f"{low}–{high}"
+
+
+def name_list(names: Sequence[str]) -> str:
+    """Names in a sentence: `a`, `a and b`, `a, b and c`."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def sampling_words(sampling: SamplingParams) -> str:

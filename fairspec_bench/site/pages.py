@@ -15,6 +15,7 @@ from fairspec_bench.site.board import Board, Candidate
 from fairspec_bench.site.documents import documents
 from fairspec_bench.site.findings import language_pages
 from fairspec_bench.site.labels import Labels, unique_slugs
+from fairspec_bench.site.tokens import Texts
 from fairspec_bench.site.views import ChangeView, Run, SuiteView
 
 
@@ -60,6 +61,7 @@ class Pages:
             for board in boards
         }
         self.language_pages = language_pages(boards, labels, self.languages)
+        self.viewers = {board.slug: list(Texts(board).viewers()) for board in boards}
 
     def page(self, template: str, root: str = "", /, **values: object) -> str:
         """A page by its template; `root` leads from it to the top of the site."""
@@ -82,11 +84,15 @@ class Pages:
     def of_boards(self) -> Iterator[tuple[str, str]]:
         """Tracks, submissions, pairs and languages."""
         for board in self.boards:
-            yield board.page, self.page("track.html", "../", board=board, pages=self.languages)
+            viewers = self.viewers[board.slug]
+            yield board.page, self.page("track.html", "../", board=board, pages=self.languages, viewers=viewers)
+            for viewer in viewers:
+                others = [each for each in viewers if each.suite == viewer.suite]
+                yield viewer.page, self.page("tokens.html", "../", viewer=viewer, others=others, hrefs=self.languages)
             yield from self._submissions(board)
             yield from self._pairs(board)
         for page in self.language_pages:
-            yield page.page, self.page("language.html", "../", language=page)
+            yield page.page, self.page("language.html", "../", language=page, viewers=self.viewers)
 
     def _submissions(self, board: Board) -> Iterator[tuple[str, str]]:
         hrefs = {code: f"../{page}" for code, page in self.languages.items()}

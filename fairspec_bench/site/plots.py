@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import pairwise
 
 from markupsafe import Markup
 
@@ -38,23 +38,31 @@ from fairspec_bench.reporting.svg import (
 )
 from fairspec_bench.schemas.report import Estimate
 
+SHORT = 14  # characters of a name that stands beside its row on the narrowest page
+
 
 def interval_plot(uid: str, title: str, desc: str, axis: Axis, marks: Sequence[Mark]) -> Markup:
-    """A row for each mark, best first, those without data last: dot, 95 % interval, value in figures."""
-    row, top = 26, 8
-    place = Placer(axis, 31, 85)
+    """A row for each mark, best first, those without data last: dot, 95 % interval, value in figures.
+
+    Long names stand above their row. With a reference, what is below it is shaded and coloured where significant.
+    """
+    long = any(len(mark.name) > SHORT for mark in marks)
+    row, top = 44 if long else 26, 8
+    place = Placer(axis, 3 if long else 31, 85)
     bottom = top + row * len(marks)
     ordered = sorted(marks, key=lambda m: -math.inf if m.estimate.value is None else m.estimate.value, reverse=True)
     worst = extremes(marks)[0]
-    body = [grid(place, top, bottom)]
+    body = [] if axis.reference is None else [_below(place, axis.reference, top, bottom)]
+    body.append(grid(place, top, bottom))
     for i, mark in enumerate(ordered):
-        y = top + row * i + row // 2
+        y = top + row * i + (30 if long else row // 2)
         estimate = mark.estimate
-        parts = [text(shorten(mark.name, 16), "0%", y + 4)]
+        parts = [text(shorten(mark.name, 38), "0%", y - 13 if long else y + 4)]
         if estimate.value is None:
             parts.append(text(NO_DATA, "100%", y + 4, "end muted"))
         else:
-            extreme = "worst" if mark is worst else ""
+            slow = axis.reference is not None and estimate.high is not None and estimate.high < axis.reference
+            extreme = "worst" if mark is worst or slow else ""
             parts += whisker(place, estimate, y, extreme)
             parts.append(dot(place(estimate.value), y, extreme))
             parts.append(text(short_figure(estimate, axis), "100%", y + 4, "end figure"))
@@ -62,29 +70,42 @@ def interval_plot(uid: str, title: str, desc: str, axis: Axis, marks: Sequence[M
     return svg(uid, title, desc, bottom + 44, body)
 
 
+def _below(place: Placer, reference: float, top: float, bottom: float) -> Markup:
+    """A shade over what is below the reference."""
+    width = f"{place.at(reference) - place.left:.2f}%"
+    return element("rect", x=f"{place.left}%", y=top, width=width, height=bottom - top, class_="slow")
+
+
 def strip_plot(uid: str, title: str, desc: str, axis: Axis, strips: Sequence[Strip]) -> Markup:
-    """A line for each strip with a dot for every mark; the lowest and the highest carry their names."""
-    row, top = 60, 6
+    """A line for each strip with a dot for every mark; under it the lowest and the highest, ties named as ties."""
+    row, top = 72, 6
     place = Placer(axis, 9, 91)
     bottom = top + row * len(strips)
     body = [grid(place, top, bottom)]
     for i, strip in enumerate(strips):
         y = top + row * i + 38
         worst, best = extremes(strip.marks)
-        parts = [text(shorten(strip.name, 44), "0%", y - 20, "heading"), line("0%", y, "100%", y, "rail")]
+        parts = [text(shorten(strip.name, 36), "0%", y - 18, "heading"), line("0%", y, "100%", y, "rail")]
         for mark in strip.marks:
             if mark.estimate.value is not None:
                 x = place(mark.estimate.value)
                 own = dot(x, y, "worst" if mark is worst else "")
                 parts.append(titled(describe(mark.name, mark.estimate, axis.unit), own))
-        for end, side, shift in ((worst, "end", -10), (best, "start", 10)):
-            if end is not None and end.estimate.value is not None:
-                label = f"{shorten(end.code, 8)} {short_figure(end.estimate, axis)}"
-                parts.append(text(label, place(end.estimate.value), y + 4, f"{side} figure halo", dx=shift))
+        for end, at, style in ((worst, "0%", "figure worst"), (best, "100%", "end figure best")):
+            if end is not None:
+                parts.append(text(_tied(end, strip.marks, axis), at, y + 22, style))
         if best is None:
             parts.append(text(NO_DATA, "0%", y + 4, "muted"))
         body.append(element("g", join(parts)))
     return svg(uid, title, desc, bottom + 44, body)
+
+
+def _tied(end: Mark, marks: Sequence[Mark], axis: Axis) -> str:
+    """The codes of all marks that read as this one does, and their figure."""
+    words = short_figure(end.estimate, axis)
+    codes = [shorten(mark.code, 8) for mark in marks if short_figure(mark.estimate, axis) == words]
+    more = f" +{len(codes) - 3}" if len(codes) > 3 else ""
+    return f"{', '.join(codes[:3])}{more}: {words}"
 
 
 def curve_plot(uid: str, title: str, desc: str, x_title: str, axis: Axis, curves: Sequence[Curve]) -> Markup:
@@ -150,7 +171,7 @@ def both_plot(
     uid: str, title: str, desc: str, axis: Axis, rows: Sequence[Both], names: tuple[str, str] = ("", "")
 ) -> Markup:
     """A row for each: a ring for the first, a disc for the second (a diamond where worse), a line between."""
-    row, top = 30, 30 if names[0] else 8
+    row, top = 30, 46 if names[0] else 8
     place = Placer(axis, 27, 79)
     bottom = top + row * len(rows)
     body = [_key(names)] if names[0] else []
@@ -185,34 +206,31 @@ def _overlap(a: Estimate, b: Estimate) -> bool:
 
 def _key(names: tuple[str, str]) -> Markup:
     """Which sign is which, above the plot."""
-    first = dot("28%", 12, "ring") + text(shorten(names[0], 26), "28%", 16, "muted", dx=11)
-    second = dot("64%", 12) + text(shorten(names[1], 26), "64%", 16, "muted", dx=11)
+    first = dot("2%", 10, "ring") + text(shorten(names[0], 36), "2%", 14, "muted", dx=11)
+    second = dot("2%", 28) + text(shorten(names[1], 36), "2%", 32, "muted", dx=11)
     return first + second
 
 
 # --------------------------------------------------------------------------- a whole board
 
 Down = Callable[[float], float]
-LABELS = 8  # the most names a plane carries
-NOMINAL = 760.0  # width in pixels at which labels are kept apart
-LETTER = 6.8  # width of a letter there
-WHISKERS = 40  # beyond so many spots only the named ones carry intervals
+WHISKERS = 40  # beyond so many spots only the numbered ones carry intervals
 
 
 @dataclass(frozen=True)
 class Spot:
-    """A drafter on the plane. `front`: none is better in both; `noise`: its U is within its floor."""
+    """A drafter on the plane, its number in the dot. `front`: surpassed by none; `noise`: its U is within its floor."""
 
     name: str
     across: Estimate
     up: Estimate
     front: bool
     noise: bool
-    named: bool
+    number: int | None
 
 
 def plane(uid: str, title: str, desc: str, x_title: str, spots: Sequence[Spot], floor: float, unit: str = "") -> Markup:
-    """Further right is better, further down fairer; the front is a stepped line, the shaded band is noise.
+    """Further right is better, further down fairer; whom none surpasses is coloured, the shaded band is noise.
 
     Downwards by the square root of U, which is a gap in nats, so that small differences near 0 are seen.
     """
@@ -235,26 +253,14 @@ def plane(uid: str, title: str, desc: str, x_title: str, spots: Sequence[Spot], 
     body.append(text("unfairness U, nats²; fairer ↓", "0%", bottom + 38, "muted"))
     if floor > 0:
         body.append(text("noise", "96.5%", bottom - 6, "end muted"))
-    body += _front([s for s in spots if s.front], place, down)
     crowded = len(spots) > WHISKERS
-    for spot in sorted(spots, key=lambda s: (s.named, s.front)):
-        body.append(_spot(spot, place, down, bare=crowded and not spot.named))
-    body += _labels([s for s in spots if s.named][:LABELS], place, down)
+    for spot in sorted(spots, key=lambda s: (s.number is not None, s.front)):
+        body.append(_spot(spot, place, down, bare=crowded and spot.number is None))
     return svg(uid, title, desc, bottom + 46, body)
 
 
 def _band(top: float, bottom: float) -> Markup:
     return element("rect", x="9%", y=top, width="88%", height=max(1.0, bottom - top), class_="noise")
-
-
-def _front(spots: Sequence[Spot], place: Placer, down: Down) -> list[Markup]:
-    """The Pareto front as steps from its least to its most accepted drafter."""
-    known = sorted((s.across.value, s.up.value) for s in spots if s.across.value is not None and s.up.value is not None)
-    parts = []
-    for (x0, y0), (x1, y1) in pairwise(known):
-        parts.append(line(place(x0), down(y0), place(x1), down(y0), "front"))
-        parts.append(line(place(x1), down(y0), place(x1), down(y1), "front"))
-    return parts
 
 
 def _spot(spot: Spot, place: Placer, down: Down, *, bare: bool) -> Markup:
@@ -267,33 +273,10 @@ def _spot(spot: Spot, place: Placer, down: Down, *, bare: bool) -> Markup:
         parts += whisker(place, spot.across, down(y), style)
         if spot.up.low is not None and spot.up.high is not None:
             parts.append(line(place(x), down(spot.up.low), place(x), down(spot.up.high), f"whisker {style}"))
-    parts.append(dot(place(x), down(y), style))
+    parts.append(dot(place(x), down(y), style if spot.number is None else f"numbered {style}"))
+    if spot.number is not None:
+        parts.append(text(str(spot.number), place(x), down(y) + 4, f"middle number {style}"))
     return titled(f"{describe(spot.name, spot.across)}; {describe('U', spot.up)}", *parts)
-
-
-def _labels(spots: Sequence[Spot], place: Placer, down: Down) -> list[Markup]:
-    """Names beside their dots, each where it covers no other name, else left out."""
-    taken: list[tuple[float, float, float, float]] = []
-    parts = []
-    for spot in spots:
-        if spot.across.value is None or spot.up.value is None:
-            continue
-        name = shorten(spot.name, 28)
-        x, y, wide = place.at(spot.across.value) / 100 * NOMINAL, down(spot.up.value), LETTER * len(name)
-        sides = (("start", 11), ("end", -11)) if x < NOMINAL / 2 else (("end", -11), ("start", 11))
-        for dy, (side, dx) in product((-8, 18), sides):
-            left = x + dx if side == "start" else x + dx - wide
-            box = (left, y + dy - 13, left + wide, y + dy + 3)
-            if left < 0 or box[2] > NOMINAL or box[1] < 0 or any(_meet(box, other) for other in taken):
-                continue
-            taken.append(box)
-            parts.append(text(name, place(spot.across.value), y + dy, f"{side} halo name", dx=dx))
-            break
-    return parts
-
-
-def _meet(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 @dataclass(frozen=True)

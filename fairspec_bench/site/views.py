@@ -16,7 +16,7 @@ from markupsafe import Markup
 from fairspec_bench.engine.drafters.kinds import DRAFTER_KINDS
 from fairspec_bench.metrics.comparison import Comparison, SuiteComparison
 from fairspec_bench.metrics.measure import Definition
-from fairspec_bench.metrics.validity import COMPLETE, DTYPE_DIVERGENCE, FITNESS, SHARES
+from fairspec_bench.metrics.validity import COMPLETE, DTYPE_DIVERGENCE, FITNESS, SHARES, is_mostly_bad
 from fairspec_bench.models.hub import EMBEDDED
 from fairspec_bench.reporting.svg import (
     Axis,
@@ -27,6 +27,7 @@ from fairspec_bench.reporting.svg import (
     estimate_values,
 )
 from fairspec_bench.schemas.config import ModelConfig
+from fairspec_bench.schemas.keys import Task
 from fairspec_bench.schemas.report import Estimate, Report, SuiteReport, TaskReport
 from fairspec_bench.site.labels import NOTHING, Labels, figure
 from fairspec_bench.site.plots import Both, both_plot, curve_plot, interval_plot, strip_plot
@@ -107,26 +108,50 @@ class SuiteView:
         values = (task.measures.get(name, NOTHING).value for task in self.suite.tasks)
         return [value for value in values if value is not None]
 
-    def lowest(self, name: str) -> tuple[str, Estimate]:
-        """The language with the lowest value of a measure and the figure for it; no name without data.
+    def lowest(self, name: str) -> tuple[tuple[str, ...], Estimate]:
+        """The languages with the lowest value of a measure, as the pages round it, and the figure; none without data.
 
-        The figure is the report's `worst_…` where it has one: its interval allows for the choice of the lowest.
+        The figure is the report's `worst_…` where it has one: its interval allows for the choice of the lowest, so it
+        is never narrower than a language's own, which at exactly 0 rests on the number of problems alone.
         """
         known = [task for task in self.suite.tasks if task.measures.get(name, NOTHING).value is not None]
         if not known:
-            return "", NOTHING
-        task = min(known, key=lambda t: (_order(t, name), t.language))
-        return task.language, self.suite.across.get(f"worst_{name}", task.measures[name])
+            return (), NOTHING
+        kind, least = self.labels.measure(name).kind, min(_order(task, name) for task in known)
+        tied = [task for task in known if figure(_order(task, name), kind) == figure(least, kind)]
+        codes = tuple(sorted(task.language for task in tied))
+        own = [task.measures[name] for task in known if _order(task, name) == least]
+        return codes, _widest([self.suite.across.get(f"worst_{name}", own[0]), *own])
+
+    def slower(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Languages in which the drafter costs time: those whose whole interval is below 1×, those with no interval."""
+        raced = [(t.language, t.measures.get("speedup", NOTHING)) for t in self.tasks]
+        below = [(code, e) for code, e in raced if e.value is not None and e.value < 1]
+        significant = tuple(code for code, e in below if e.high is not None and e.high < 1)
+        return significant, tuple(code for code, e in below if e.high is None)
+
+    @cached_property
+    def mostly_bad(self) -> frozenset[str]:
+        """The languages of which most answers repeat themselves or are cut: they are shown and not ranked."""
+        unknown = dict.fromkeys(SHARES, NOTHING)
+        return frozenset(t.language for t in self.suite.tasks if is_mostly_bad({**unknown, **t.measures}))
+
+    def may_be_lowest(self) -> tuple[str, ...]:
+        """The languages whose acceptance is the lowest or does not differ significantly from it."""
+        last = max((high for _, high in self.suite.ranks.values()), default=0)
+        found = {Task(task).language for task, (_, high) in self.suite.ranks.items() if high == last}
+        return tuple(sorted(found.union(self.lowest("acceptance")[0])))
 
     @property
     def codes(self) -> list[str]:
         return [task.language for task in self.suite.tasks]
 
+    def figure_of(self, language: str, name: str) -> Estimate:
+        """A figure of one language; no data where this run does not have it."""
+        return next((t.measures.get(name, NOTHING) for t in self.suite.tasks if t.language == language), NOTHING)
+
     def acceptance_of(self, language: str) -> Estimate:
-        """The acceptance of one language; no data where this run does not have it."""
-        return next(
-            (t.measures.get("acceptance", NOTHING) for t in self.suite.tasks if t.language == language), NOTHING
-        )
+        return self.figure_of(language, "acceptance")
 
     def has(self, *names: str) -> bool:
         """Whether any language has a value of any of these measures."""
@@ -308,6 +333,15 @@ def _axis(measure: Definition, marks: Iterable[Mark]) -> Axis:
 
 def _order(task: TaskReport, name: str) -> float:
     return _known(task.measures.get(name, NOTHING).value)
+
+
+def _widest(estimates: Sequence[Estimate]) -> Estimate:
+    """The first value with the union of the intervals; no interval where one of them has none."""
+    lows, highs = [e.low for e in estimates], [e.high for e in estimates]
+    if any(end is None for end in (*lows, *highs)):
+        return estimates[0]
+    low, high = min(end for end in lows if end is not None), max(end for end in highs if end is not None)
+    return estimates[0].model_copy(update={"low": low, "high": high})
 
 
 def _known(value: float | None) -> float:

@@ -68,7 +68,7 @@ def audit(
     """Run a submitted drafter again on `sample` prompts of each task of its track and on `fresh` prompts of each.
 
     `races` of the raced prompts of each task are raced again, in three rounds, where this is the machine's like.
-    `claimed` are its replays by key, `timed` its timings, `prepared` its own run loaded anew. `seed` must be drawn after
+    `claimed` are its replays by key, `timed` its timings, `prepared` its own run loaded anew. `seed` is drawn after the
     submission: what is sampled and what is fresh follow from it. `private` is a folder of questions for suites that are
     not built in; without one these have no fresh prompts. `fresh=0`: none. Raises `FairspecError` for another drafter
     or settings than were submitted, lines or private questions that are missing, or a prompt that does not fit.
@@ -252,7 +252,7 @@ def _raced(
         return ()
     here = describe(prepared.config.device)
     there = verified.report.environments
-    unlike = [found for each in there if (found := same_machine(each, here, timed=True, versions=False))]
+    unlike = [why for each in there if (why := same_machine(each, here, timed=True, versions=False))]
     if len(unlike) == len(there) or prepared.config.backend != verified.report.config.backend:
         say(f"not raced: this is another machine ({unlike[0] if unlike else prepared.config.backend})")
         return ()

@@ -4,6 +4,7 @@ A key that a track's file leaves out is `null`; a track with a `null` takes no s
 
     <name>.toml                  suites and hashes, verifier, tokenizer, sampling, γ, stops, dtype, hardware, …
     <name>.reference.jsonl.gz    a line per prompt: the verifier's output, its grade and its entropy
+    <name>.pieces.json.gz        the bytes of the tokens, id to hexadecimal: what shows texts without a tokenizer
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import gzip
 import hashlib
 import json
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, JsonValue, ValidationError
+from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 
 from fairspec_bench.schemas.base import FairspecError, Record, Sha256, unknown
 from fairspec_bench.schemas.config import Backend, SamplingParams
@@ -171,6 +173,24 @@ def _read(path: Path) -> Track:
     if track.name != path.stem:
         raise FairspecError(f"{path} name: {track.name!r} is not the file's name. Correct the track.")
     return track
+
+
+def pieces_text(pieces: Mapping[int, bytes]) -> str:
+    """The file of a track's pieces, uncompressed."""
+    return json.dumps({str(each): piece.hex() for each, piece in sorted(pieces.items())}, separators=(",", ":")) + "\n"
+
+
+def load_track_pieces(track: Track, folder: Path | None = None) -> dict[int, bytes]:
+    """The bytes of a track's tokens by id; empty where it keeps none. Raises `FairspecError` for a damaged file."""
+    path = (folder or tracks_folder()) / f"{track.name}.pieces.json.gz"
+    if not path.exists():
+        return {}
+    try:
+        found = TypeAdapter(dict[int, str]).validate_json(gzip.decompress(path.read_bytes()))
+        return {each: bytes.fromhex(piece) for each, piece in found.items()}
+    except (OSError, EOFError, ValueError) as error:
+        said = str(error).splitlines()[0]
+        raise FairspecError(f"{path}: cannot be read ({said}). Restore the track's pieces.") from None
 
 
 def load_track_references(track: Track, folder: Path | None = None) -> dict[str, TrackReference]:

@@ -32,9 +32,10 @@ from fairspec_bench.metrics.prompt_sums import sheets_of
 from fairspec_bench.metrics.ranking import standings
 from fairspec_bench.schemas.base import FairspecError
 from fairspec_bench.schemas.report import Estimate
-from fairspec_bench.site import build, build_site
-from fairspec_bench.site.board import Board, Entry, disjoint_ranks, pareto
-from fairspec_bench.site.labels import Labels
+from fairspec_bench.site import build, build_site, findings, stories
+from fairspec_bench.site.address import Address
+from fairspec_bench.site.board import LOOPS, Board, Entry, disjoint_ranks, unsurpassed
+from fairspec_bench.site.labels import Labels, name_list
 
 LANGUAGES = ("en", "ja", "th")
 FEW: dict[str, Any] = {"prompts": 8, "languages": LANGUAGES}
@@ -112,6 +113,44 @@ def test_every_page_can_be_reached_from_the_first(site: Path) -> None:
             if not href.startswith(("data:", "https:")) and (path := href.partition("#")[0]):
                 left.append(os.path.normpath(os.path.join(os.path.dirname(name), path)))
     assert reached == set(found) - {"404.html"}
+
+
+def test_no_two_pages_have_one_title(site: Path) -> None:
+    titles = [re.search("<title>(.*?)</title>", page.html, re.S)[1] for page in pages(site).values()]  # type: ignore[index]
+    assert len(titles) == len(set(titles)), sorted(titles)
+
+
+def test_submissions_of_one_name_and_runs_of_one_name_have_titles_of_their_own(tmp_path: Path) -> None:
+    runs = [
+        run_folder(tmp_path / part, "run", report(suites=("s",), languages=("en", "ja"), empty="")) for part in "ab"
+    ]
+    entries = [small(slug, n, submission={"name": "s-CDF"}) for n, slug in enumerate("ab")]
+    build_site(runs, tmp_path / "site", tracks=[sample.track(baseline="a")], entries=entries)
+    test_no_two_pages_have_one_title(tmp_path / "site")
+
+
+def test_a_site_that_knows_its_address_has_a_missing_page_with_navigation(tmp_path: Path) -> None:
+    address = Address("https://host.example/sub", "https://example.org/code")
+    build_site([], tmp_path / "site", tracks=[sample.track()], entries=[small("a")], address=address)
+    page = read(tmp_path / "site" / "404.html")
+    links = [href for href in page.values("href") if not href.startswith(("data:", "#", "https:"))]
+    assert {"/sub/index.html", "/sub/languages.html", "/sub/cite.html"} <= set(links)
+    assert all(
+        href.startswith("/sub/") and (tmp_path / "site" / href.removeprefix("/sub/")).is_file() for href in links
+    )
+    for wrong in ("http://host/", "javascript:alert(1)", "https://host/<b>"):
+        with pytest.raises(FairspecError, match="plain https"):
+            Address(wrong)
+
+
+def test_uncommitted_code_is_said_to_be_unknown_even_of_an_audited_submission(tmp_path: Path) -> None:
+    made = sample.verified("a", 1, **FEW)
+    dirty = tuple(each.model_copy(update={"dirty": True}) for each in made.report.environments)
+    made = made.model_copy(update={"report": made.report.model_copy(update={"environments": dirty})})
+    build_site([], tmp_path / "site", tracks=[sample.track()], entries=[Entry("a", made, (), sample.audit(made))])
+    words = read(tmp_path / "site" / "submissions" / "a.html").words
+    assert "not identified: the run was made with changes that were not committed" in words
+    assert "this code cannot be fetched" in words
 
 
 def test_the_same_entries_in_any_order_give_the_same_bytes(
@@ -263,11 +302,38 @@ def test_the_clock_ranks_only_races_with_a_verdict() -> None:
         small("none", 4),
     ]
     timed = board_of(*entries).timed("embedded_math")
-    assert [(each.candidate.slug, each.ranks) for each in timed] == [
-        ("fast", (1, 1)),
-        ("slow", (2, 2)),
-        ("noisy", None),
+    assert [(each.candidate.slug, each.ranks, each.reason) for each in timed] == [
+        ("fast", (1, 1), ""),
+        ("slow", (2, 2), ""),
+        ("noisy", None, "the timer check failed"),
     ]
+
+
+def test_a_race_without_an_interval_is_not_ranked_and_the_reason_given(tmp_path: Path) -> None:
+    entry = small("a", 1, raced=True)
+    report = entry.verified.report  # type: ignore[union-attr]
+    for suite in report.suites:
+        suite.across["mean_speedup"] = Estimate(value=1.2)
+    config = report.config.model_copy(update={"race_prompts": 1})
+    checked = entry.verified.model_copy(update={"report": report.model_copy(update={"config": config})})  # type: ignore[union-attr]
+    build_site([], tmp_path / "site", tracks=[sample.track()], entries=[Entry("a", checked)])
+    row = next(row for row in read(tmp_path / "site" / "tracks" / "embedded.html").rows if len(row) == 6)
+    rows = [row for row in read(tmp_path / "site" / "tracks" / "embedded.html").rows if len(row) == 6]
+    assert row[0] == "Rank range"
+    assert rows[1][0] == "not ranked: no interval: 1 prompt a language"
+
+
+def test_slow_downs_are_told_in_words_with_and_without_an_interval(tmp_path: Path) -> None:
+    entry = small("a", 1, raced=True)
+    changed = {"en": sample.around(0.8, 0.05), "ja": Estimate(value=0.4), "th": sample.around(0.98, 0.05)}
+    for task in entry.verified.report.suites[0].tasks:  # type: ignore[union-attr]
+        task.measures["speedup"] = changed[task.language]
+    view = board_of(entry).by_slug["a"].views["embedded_math"]
+    assert view.slower() == (("en",), ("ja",))
+    build_site([], tmp_path / "site", tracks=[sample.track()], entries=[entry])
+    words = read(tmp_path / "site" / "submissions" / "a.html").words
+    assert "significantly slower in 1 of 3 languages: English; measured slower, without an interval, in 1 of 3" in words
+    assert "significantly slower in 1 of 3" in read(tmp_path / "site" / "tracks" / "embedded.html").words
 
 
 def test_ranks_from_intervals_alone_err_towards_not_told_apart() -> None:
@@ -294,20 +360,77 @@ def test_acceptance_and_the_clock_stand_in_tables_of_their_own(track_page: Page)
 @pytest.mark.parametrize(
     ("points", "front"),
     [
-        ({"a": (0.9, 0.5), "b": (0.8, 0.1), "c": (0.7, 0.3)}, {"a", "b"}),
-        ({"a": (0.9, 0.1), "b": (0.9, 0.2)}, {"a"}),
-        ({"a": (0.5, 0.1), "b": (0.9, 0.1)}, {"b"}),
+        ({"a": ((1, 1), (0.4, 0.6)), "b": ((2, 2), (0.1, 0.2)), "c": ((3, 3), (0.3, 0.35))}, {"a", "b"}),
+        ({"a": ((1, 2), (0.1, 0.2)), "b": ((1, 2), (0.3, 0.4))}, {"a", "b"}),  # ranks that meet: none surpasses
+        ({"a": ((1, 1), (0.1, 0.3)), "b": ((2, 2), (0.2, 0.4))}, {"a", "b"}),  # intervals of U that meet
+        ({"a": ((1, 1), (None, None)), "b": ((2, 2), (0.2, 0.4))}, {"a", "b"}),  # no interval: no conclusion
+        ({"a": ((1, 1), (0.1, 0.1)), "b": ((2, 2), (0.2, 0.4))}, {"a"}),
         ({}, set()),
     ],
 )
-def test_the_front_is_of_those_that_none_surpasses(points: dict[str, tuple[float, float]], front: set[str]) -> None:
-    assert pareto(points) == front
+def test_only_a_significant_lead_in_both_surpasses(points: dict[str, Any], front: set[str]) -> None:
+    given = {name: (ranks, Estimate(value=0.2, low=low, high=high)) for name, (ranks, (low, high)) in points.items()}
+    assert unsurpassed(given) == front
+
+
+def test_two_on_a_plane_are_no_picture_and_a_headline_names_of_whom_it_speaks() -> None:
+    entries = [small(f"e{n}", n, shift=-0.1 * n, raced=n < 2) for n in range(4)]
+    board = board_of(*entries)
+    assert [each.place for each in findings.on_plane(board, "embedded_math", "acceptance")] == [1, 2, 3, 4]
+    assert findings.on_plane(board, "embedded_math", "speedup") == []  # two raced
+    words = findings.plane_headline(board, "embedded_math", "acceptance")
+    assert words.endswith("of the 4 ranked.")
+    assert "E0" in words
 
 
 def test_a_drafter_without_a_q_is_ranked_and_not_on_the_plane() -> None:
-    board = board_of(small("lookup", 1, q=False, drafter={"kind": "lookup"}), small("model", 2))
-    assert len(board.ranked("embedded_math")) == 2
-    assert board.front("embedded_math") == {"model"}
+    board = board_of(small("lookup", 1, q=False, drafter={"kind": "lookup"}), *(small(f"m{n}", n) for n in range(3)))
+    assert len(board.ranked("embedded_math")) == 4
+    shown = findings.on_plane(board, "embedded_math", "acceptance")
+    assert {each.candidate.slug for each in shown} == {"m0", "m1", "m2"}
+
+
+def test_languages_not_told_apart_from_the_lowest_are_all_named() -> None:
+    entry = small("a", 1)
+    suite = entry.verified.report.suites[0]  # type: ignore[union-attr]
+    suite.ranks.clear()
+    suite.ranks.update({"embedded_math/en": (1, 1), "embedded_math/ja": (2, 3), "embedded_math/th": (2, 3)})
+    words = findings.heat_headline(board_of(entry), "embedded_math", Labels.load())
+    assert words == "Lowest acceptance, or not significantly above it, in 1 of 1 submissions: Japanese and Thai."
+    assert [name_list(names) for names in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == [
+        "",
+        "a",
+        "a and b",
+        "a, b and c",
+    ]
+
+
+def test_a_track_of_loops_ranks_nobody_and_says_so(tmp_path: Path) -> None:
+    entry = small("a", 1, raced=True)
+    for task in entry.verified.report.suites[0].tasks:  # type: ignore[union-attr]
+        task.measures["looping"] = Estimate(value=0.9, low=0.8, high=0.97)
+    board = board_of(entry)
+    assert board.ranked("embedded_math") == []
+    assert board.unranked("embedded_math") == [(board.by_slug["a"], LOOPS)]
+    assert [(timed.ranks, timed.reason) for timed in board.timed("embedded_math")] == [(None, LOOPS)]
+    assert len(board.ranked("embedded_story")) == 1
+    build_site([], tmp_path / "site", tracks=[sample.track()], entries=[entry])
+    assert "no rank rests on them" in read(tmp_path / "site" / "submissions" / "a.html").words
+
+
+def test_one_language_of_loops_is_in_no_mean_and_hatched(tmp_path: Path) -> None:
+    entries = [small(name, number) for number, name in enumerate("ab")]
+    for entry in entries:
+        for task in entry.verified.report.suites[0].tasks:  # type: ignore[union-attr]
+            if task.language == "th":
+                task.measures["truncated"] = Estimate(value=0.51)
+    board = board_of(*entries)
+    (placed, _) = board.ranked("embedded_math")
+    known = [placed.view.acceptance_of(code).value or 0.0 for code in ("en", "ja")]
+    assert placed.standing.mean == pytest.approx(sum(known) / 2)
+    build_site([], tmp_path / "site", tracks=[sample.track()], entries=entries)
+    page = read(tmp_path / "site" / "tracks" / "embedded.html").html
+    assert len(re.findall(r'<td class="h\d doubted"', page)) == 2
 
 
 def test_the_heat_map_writes_each_figure_on_the_shade_of_its_step(track_page: Page) -> None:
@@ -323,7 +446,7 @@ def test_languages_name_who_serves_them_best_in_their_own_script(site: Path) -> 
     assert ("bdi", {"lang": "th"}) in page.elements
     assert "ไทย" in page.words
     assert "Highest acceptance: " in page.words
-    values = [float(row[1].split()[0]) for row in page.rows if len(row) == 5 and row[1][:1].isdigit()]
+    values = [float(row[1].split()[0]) for row in page.rows if len(row) == 8 and row[1][:1].isdigit()]
     assert values[:20] == sorted(values[:20], reverse=True)
     assert ("bdi", {"lang": "ja"}) in read(site / "languages.html").elements
 
@@ -336,12 +459,104 @@ def test_a_submission_shows_what_a_person_waits(site: Path) -> None:
     assert all("Waiting time for one answer" in page.words for page in (raced, plain))
 
 
+# --------------------------------------------------------------------------- stories
+
+
+def calls(entry: Entry, **values: Estimate) -> None:
+    for task in entry.verified.report.suites[0].tasks:  # type: ignore[union-attr]
+        if task.language in values:
+            task.measures["verifier_calls_per_answer"] = values[task.language]
+
+
+def told() -> tuple[Entry, Entry]:
+    base, best = small("base", 1, shift=0.0), small("best", 2, shift=0.1)
+    calls(base, en=sample.around(18, 1), ja=sample.around(30, 2), th=sample.around(19, 2))
+    calls(best, en=sample.around(17, 1), ja=sample.around(22, 2), th=sample.around(18, 2))
+    return base, best
+
+
+def test_a_story_compares_calls_with_english_and_claims_only_what_intervals_allow() -> None:
+    names = Labels.load()
+    board = board_of(*told(), baseline="base")
+    by_code = {story.code: story for story in stories.stories(board, names) if story.suite == "embedded_math"}
+    assert by_code["ja"].sentence() == (
+        "Japanese: 30 calls of the big model for one answer, English 18, with the drafter Base. "
+        "The best drafter here, Best, needs 22, and 17 in English."
+    )
+    assert "(not significantly more)" in by_code["th"].sentence()
+    assert "No other drafter needs significantly fewer" in by_code["th"].sentence()
+    assert by_code["ja"].ratio == pytest.approx(30 / 18)
+    assert by_code["th"].ratio == by_code["en"].ratio == 0.0
+    assert by_code["ja"].waiting() == ""
+    found = stories.finding([board], names)
+    assert found is not None
+    assert found.ratio == max(story.ratio for story in stories.stories(board, names))
+
+
+def test_a_language_page_tells_its_story_and_the_gap_of_each_drafter(tmp_path: Path) -> None:
+    base, best = told()
+    for task in base.verified.report.suites[0].tasks:  # type: ignore[union-attr]
+        task.measures["speedup"] = sample.around(0.8, 0.1)
+    build_site([], tmp_path / "site", tracks=[sample.track(baseline="base")], entries=[base, best])
+    page = read(tmp_path / "site" / "languages" / "ja.html")
+    assert "Japanese: 30 calls of the big model for one answer, English 18" in page.words
+    rows = {row[0].split()[0]: row for row in page.rows[::-1] if len(row) == 8}  # of the first suite
+    assert [rows["Base"][n].split()[0] for n in (3, 4, 5)] == ["30.0", "18.0", "1.67×"]
+    assert [rows["Best"][n].split()[0] for n in (3, 4, 5)] == ["22.0", "17.0", "1.29×"]
+    assert "slower than no drafter" in rows["Base"][0]
+    assert "slower" not in rows["Best"][0]
+    assert "tokens a character" in page.words
+
+
+def test_waiting_time_is_told_of_raced_drafters_with_its_doubt() -> None:
+    entry = small("a", 1, raced=True)
+    for task in entry.verified.report.suites[0].tasks:  # type: ignore[union-attr]
+        task.measures["speedup"] = sample.around(1.0, 0.2) if task.language == "th" else sample.around(1.5, 0.1)
+    names = Labels.load()
+    by_code = {s.code: s.waiting() for s in stories.stories(board_of(entry), names) if s.suite == "embedded_math"}
+    assert by_code["th"].endswith("the interval of the speed-up covers 1, or there is none).")
+    assert re.fullmatch(r"Waiting time for one answer: \S+ s without a drafter, \S+ s with A\.", by_code["ja"])
+
+
+def test_the_first_page_begins_with_the_finding_and_real_tracks(tmp_path: Path) -> None:
+    real = sample.track(name="real", title="Real models", baseline=None)
+    made = sample.verified("other", 5, submission={"track": "real"}, **FEW)
+    model = made.report.config.verifier.model_copy(update={"name": "org/model", "parameters": 3 * 10**9})
+    config = made.report.config.model_copy(update={"verifier": model})
+    large = made.report.model_copy(update={"config": config})
+    other = Entry("other", made.model_copy(update={"report": large}))
+    address = Address("https://host.example/", "https://example.org/code")
+    tracks = [sample.track(baseline="base"), real]
+    build_site([], tmp_path / "site", tracks=tracks, entries=[*told(), other], address=address)
+    page = read(tmp_path / "site" / "index.html")
+    assert page.words.index("calls of the big model") < page.words.index("Which languages gain")
+    assert page.words.index("Real models") < page.words.index("Demonstrations") < page.words.index("Built-in pair")
+    assert "No real pair yet" not in page.words
+    assert "languages/th.html" in page.values("href")
+    assert "https://example.org/code" in page.values("href")
+    assert re.search(r"data as of 20\d\d-\d\d-\d\d", page.words)
+    assert "Code and figures: Apache-2.0" in page.words
+    assert page.html.count('class="heat"') == 1
+    for title in ("Highest acceptance", "Fairest", "Slower than no drafter"):
+        assert title in page.words
+
+
+def test_highlights_name_ties_and_only_significant_slow_downs() -> None:
+    entries = [small("a", 1, shift=0.1, raced=True), small("b", 1, shift=0.1), small("c", 2, shift=-0.3)]
+    for task in entries[0].verified.report.suites[0].tasks:  # type: ignore[union-attr]
+        task.measures["speedup"] = sample.around(0.8, 0.1) if task.language == "ja" else sample.around(0.9, 0.2)
+    best, fair, slower = stories.highlights(board_of(*entries), "embedded_math")
+    assert [name for _, name in best.pages] == [name for _, name in fair.pages] == ["A", "B"]
+    assert "not significantly different" in best.words
+    assert slower.words == "A in ja."
+
+
 # --------------------------------------------------------------------------- pairs
 
 
-def test_a_small_board_compares_every_pair_and_a_large_one_the_baseline_and_neighbours() -> None:
+def test_each_is_compared_with_the_baseline_and_its_neighbour_so_pairs_grow_with_the_board() -> None:
     few = board_of(*(small(f"e{n}", n) for n in range(5)), baseline="e0")
-    assert len(few.pairs) == 10
+    assert len(few.pairs) == 4 + 3
     assert [first.slug for first, _ in few.pairs[:4]] == ["e0"] * 4
     many = board_of(*(small(f"e{n:02}", n) for n in range(14)), baseline="e00")
     assert len(many.pairs) == 13 + 12
@@ -403,7 +618,9 @@ def test_a_comparison_page_says_how_often_and_links_both(site: Path) -> None:
     page = read(site / "compare" / "drafter-0001--baseline.html")
     assert "Drafter 0001 against Baseline" in " ".join(page.words.split())
     assert {"../submissions/baseline.html", "../submissions/drafter-0001.html"} <= set(page.values("href"))
-    assert re.search(r"accepts significantly more in \d and less in \d of 3 languages", page.words)
+    assert re.search(r"Drafter 0001 accepts significantly more in \d of 3 languages and less in (\d|none)", page.words)
+    assert not re.search(r"\b(second|first) significantly", page.words)
+    assert [head for head in page.rows[0] if head in ("Baseline", "Drafter 0001")] == ["Baseline", "Drafter 0001"]
 
 
 # --------------------------------------------------------------------------- downloads

@@ -142,7 +142,7 @@ def test_no_data_is_a_dash_and_zero_is_zero(site: Path) -> None:
     counts = {"60", "5400", "5460"}
     for row in rows:
         assert {cell.strip() for cell in row[1:]} - counts == {"–"}, row
-    bengali = next(row for row in page.rows if row and row[0].startswith("Bengali") and len(row) == 10)
+    bengali = next(row for row in page.rows if row and row[0].startswith("Bangla") and len(row) == 10)
     assert [cell.strip() for cell in bengali[-4:]] == ["0.0 %"] * 4
     assert "0.860 [0.840, 0.880]" in bengali[2]
     assert "It never means 0" in page.words
@@ -174,6 +174,35 @@ def test_validity_flags_and_levelling_down_stand_beside_the_figures(site: Path) 
     index = (site / "index.html").read_text(encoding="utf-8")
     assert "<bdi>Truncated 2.4 % (te), Looping" in index
     assert "equally bad in every language has an unfairness of 0" in index
+
+
+def test_the_lowest_names_every_tie_and_its_interval_is_never_narrower_than_a_languages_own() -> None:
+    record = report(suites=("s",), languages=("en", "bn", "te"), empty="")
+    zero = Estimate(value=0.0, low=0.0, high=0.071)
+    tasks = [
+        t.model_copy(update={"measures": {**t.measures, "acceptance": zero}}) if t.language != "en" else t
+        for t in record.suites[0].tasks
+    ]
+    across = {"worst_acceptance": Estimate(value=0.0, low=0.0, high=0.0)}
+    suite = record.suites[0].model_copy(update={"tasks": tuple(tasks), "across": across})
+    run = build.Run("r", "r", record.model_copy(update={"suites": (suite,)}))
+    names = Labels.load()
+    (view,) = board([run], names)["s"]
+    assert view.lowest("acceptance") == (("bn", "te"), zero)
+    wide = Estimate(value=0.0, low=0.0, high=0.09)
+    (view,) = board(
+        [
+            build.Run(
+                "r",
+                "r",
+                record.model_copy(
+                    update={"suites": (suite.model_copy(update={"across": {"worst_acceptance": wide}}),)}
+                ),
+            )
+        ],
+        names,
+    )["s"]
+    assert view.lowest("acceptance") == (("bn", "te"), wide)
 
 
 def test_runs_are_never_ordered_by_unfairness() -> None:
@@ -512,6 +541,25 @@ def test_templates_come_from_the_wheel_or_the_checkout(tmp_path: Path, monkeypat
 )
 def test_figures_in_words(value: float | None, kind: Any, words: str) -> None:
     assert figure(value, kind) == words
+
+
+@pytest.mark.parametrize(
+    ("code", "names"),
+    [
+        ("te", ("Telugu", "తెలుగు")),
+        ("zh-TW", ("Traditional Chinese", "繁體中文")),
+        ("sw", ("Swahili", "Kiswahili")),
+        ("tl", ("Tagalog", "Tagalog")),
+        ("en", ("English", "English")),
+    ],
+)
+def test_languages_are_named_as_the_cldr_has_them(code: str, names: tuple[str, str]) -> None:
+    assert Labels.load().languages[code] == names
+
+
+@pytest.mark.parametrize("code", ["", "box", "mixed", "../en", "<b>", "xx-XX", "a" * 300])
+def test_a_code_that_is_no_language_is_its_own_name(code: str) -> None:
+    assert Labels.load().language(code) == code
 
 
 def test_a_mean_is_the_reports_own_with_its_interval() -> None:

@@ -48,7 +48,7 @@ def test_the_change_stands_between_both_runs(folders: tuple[Path, Path], tmp_pat
     rows = {row[0].split()[-1]: row for row in read.rows if len(row) == 5}
     risen, fallen = Task(tasks[0]).language, Task(tasks[-1]).language
     assert rows[risen][3].startswith("+0.100")
-    assert rows[risen][4] == ""
+    assert rows[risen][4] == "higher than before"
     assert rows[fallen][3].startswith("−0.200")
     assert rows[fallen][4] == "lower than before"
 

@@ -99,9 +99,38 @@ def test_a_language_without_data_gets_no_dot() -> None:
 def test_strips_name_the_lowest_and_the_highest() -> None:
     marks = tuple(mark(name, value) for name, value in (("aa", 0.4), ("bb", 0.2), ("cc", 0.9)))
     svg = parse(strip_plot("u", "t", "d", UNIT, [Strip("run", marks)]))
-    assert [e.text for e in by_class(svg, "halo")] == ["bb 0.20", "cc 0.90"]
+    assert [e.text for e in by_class(svg, "figure")] == ["bb: 0.20", "cc: 0.90"]
     assert len(by_class(svg, "dot")) == 3
     assert len(by_class(svg, "dot", "worst")) == 1
+
+
+def test_dots_that_hide_others_name_them_all() -> None:
+    marks = tuple(mark(name, value) for name, value in (("aa", 0.0), ("bb", 0.001), ("cc", 1.0), ("dd", 0.0)))
+    many = (*marks, mark("ee", 0.0), mark("ff", 0.0))
+    for given, words in ((marks, "aa, bb, dd: 0.00"), (many, "aa, bb, dd +2: 0.00")):
+        svg = parse(strip_plot("u", "t", "d", UNIT, [Strip("run", given)]))
+        assert [e.text for e in by_class(svg, "figure")] == [words, "cc: 1.00"]
+        assert {e.get("x") for e in by_class(svg, "figure")} == {"0%", "100%"}  # never cut off by an edge
+
+
+def test_a_slow_down_is_shaded_and_coloured_only_where_significant() -> None:
+    axis = axis_for("speed-up", [1.5], unit="×", reference=1.0)
+    marks = [mark("fast", 1.4, 0.1), mark("slow", 0.6, 0.1), mark("unsure", 0.9, 0.2), mark("bare", 0.4)]
+    svg = parse(interval_plot("u", "t", "d", axis, marks))
+    (shade,) = by_class(svg, "slow")
+    start, width = (float(shade.get(name, "").rstrip("%")) for name in ("x", "width"))
+    assert start + width == pytest.approx(31 + 54 * axis.share(1.0))
+    titles = [g.find("title").text for g in svg.iter("g") if list(g.iter("path"))]  # type: ignore[union-attr]
+    assert [title.split(":")[0] for title in titles if title] == ["slow", "bare"]  # `bare` is the lowest
+    assert not by_class(parse(interval_plot("u", "t", "d", UNIT, marks)), "slow")
+
+
+def test_a_long_name_stands_above_its_row_and_is_whole() -> None:
+    name = "s-CDF with cross-entropy gaps"
+    svg = parse(interval_plot("u", "t", "d", UNIT, [mark(name, 0.5), mark("b", 0.25)]))
+    words = {e.text: float(e.get("y", "")) for e in svg.iter("text")}
+    assert words["0.50"] - words[name] == pytest.approx(17)
+    assert float(by_class(svg, "place")[0].get("x", "").rstrip("%")) == pytest.approx(3 + 82 * 0.25)
 
 
 def test_curves_colour_the_ends_and_keep_their_labels_apart() -> None:
@@ -161,14 +190,12 @@ def test_two_dots_a_row_lie_where_their_values_say_and_are_parted_where_interval
     assert [e.text for e in by_class(svg, "figure")] == ["0.90 → 0.50", "0.50 → 0.40", "–"]
 
 
-def spot(name: str, x: float, y: float, **options: bool) -> Spot:
-    return Spot(
-        name, Estimate(value=x), Estimate(value=y), **{"front": False, "noise": False, "named": False} | options
-    )
+def spot(name: str, x: float, y: float, number: int | None = None, **options: bool) -> Spot:
+    return Spot(name, Estimate(value=x), Estimate(value=y), options.get("front", False), False, number)
 
 
 def test_the_plane_puts_more_right_and_less_unfair_down_by_the_root() -> None:
-    spots = [spot("bad", 0.2, 4.0), spot("good", 0.8, 1.0, front=True, named=True), spot("low", 0.4, 0.0, front=True)]
+    spots = [spot("bad", 0.2, 4.0), spot("good", 0.8, 1.0, 7, front=True), spot("low", 0.4, 0.0, front=True)]
     svg = parse(plane("u", "t", "d", "x", spots, floor=0.01))
     dots = {e.find("title").text.split(":")[0]: e.find("circle") for e in svg.iter("g") if e.find("circle") is not None}  # type: ignore[union-attr]
     x = {name: float(dot.get("cx", "").rstrip("%")) for name, dot in dots.items()}  # type: ignore[union-attr]
@@ -176,15 +203,15 @@ def test_the_plane_puts_more_right_and_less_unfair_down_by_the_root() -> None:
     assert x["bad"] < x["low"] < x["good"]
     assert y["bad"] < y["good"] < y["low"]
     assert (y["low"] - y["good"]) == pytest.approx(y["good"] - y["bad"])  # √4 − √1 = √1 − √0
-    assert len(by_class(svg, "front")) == 2
-    assert [e.text for e in by_class(svg, "name")] == ["good"]
+    assert [e.text for e in by_class(svg, "number")] == ["7"]
+    assert len(by_class(svg, "dot", "front-dot")) == 2
 
 
-def test_names_on_the_plane_cover_no_other() -> None:
-    spots = [spot(f"a rather long name {n}", 0.5, 0.5, named=True) for n in range(8)]
-    svg = parse(plane("u", "t", "d", "x", [*spots, spot("far", 0.9, 0.1)], floor=0.0))
-    places = {(e.get("y"), "end" in e.get("class", "")) for e in by_class(svg, "name")}
-    assert len(places) == len(by_class(svg, "name")) <= 4
+def test_every_dot_of_the_plane_is_known_by_its_number_and_no_name_covers_another() -> None:
+    spots = [spot(f"a rather long name {n}", 0.1 * n, 0.5, n + 1) for n in range(8)]
+    svg = parse(plane("u", "t", "d", "x", spots, floor=0.0))
+    assert sorted(e.text or "" for e in by_class(svg, "number")) == [str(n) for n in range(1, 9)]
+    assert not [e for e in svg.iter("text") if "name" in (e.text or "")]
 
 
 def test_ranges_span_their_ranks() -> None:
