@@ -95,10 +95,11 @@ def run_compare_methods(
     runner.run_all(base | {name: job for each in jobs.values() for name, job in each.items()}, workers, say)
 
     def change(before: Sequence[str], after: Sequence[str]) -> Trainings:
+        names = [name.partition("/")[0] for name in before]
         runs: list[tuple[Run, Run]] = [
             (runner.lines(one), runner.lines(other)) for one, other in zip(before, after, strict=True)
         ]
-        return over_trainings(runs, suite)
+        return over_trainings(runs, suite, drafters=names)
 
     found = []
     for method in methods:
@@ -214,10 +215,11 @@ Verifier `{result.verifier}`; drafters {drafters}; seeds {seeds}: {trainings} tr
 which no choice has seen. The drafters differ in which languages they were trained on most.
 
 Figures are means over trainings, after the method; in brackets the 95 % interval of the *change*, which covers other
-problems and other trainings. U and variances are corrected for noise. **Front**: no other method has both a higher mean
-and a lower U. *Task-aware* methods need each prompt's task when the drafter is used. ↓ lists tasks that fell
+problems and other drafters: the seeds of a drafter are averaged first. *Relative* is the geometric mean over drafters.
+U and variances are corrected for noise. **Front**: no other method has both a higher mean and a lower U, by the
+figures alone. *Task-aware* methods need each prompt's task when the drafter is used. ↓ lists tasks that fell
 significantly on average over drafters; the task of highest acceptance differs by drafter, so read *best* beside it:
-where it falls, a drafter's best language lost.
+where it falls, a drafter's best language lost. A dash: no interval.
 
 *Gap* is the best task's block efficiency (tokens per verifier call, γ = 4) minus the worst's: what is left of the
 spread of speed-ups before any clock. Noise alone would give a U of {_floors(result)} nats²; within it nothing is
@@ -256,8 +258,15 @@ def _row(one: MethodResult, on_front: bool) -> list[str]:
         _figure(across["worst_acceptance"], 3),
         _figure(across["best_acceptance"], 3),
         _figure(across["block_efficiency_gap"], 2),
-        ", ".join(Task(task).language for task in one.change.levelled_down) or "none",
+        fallen(one.change),
     ]
+
+
+def fallen(change: Trainings) -> str:
+    """The languages that fell significantly; a dash where no interval says so."""
+    if all(each.change.low is None for each in change.acceptance.values()):
+        return "–"
+    return ", ".join(Task(task).language for task in change.levelled_down) or "none"
 
 
 def _against(one: MethodResult) -> list[str]:

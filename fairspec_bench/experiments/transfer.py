@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fairspec_bench.experiments.compare_methods import RECIPE
+from fairspec_bench.experiments.compare_methods import RECIPE, fallen
 from fairspec_bench.experiments.job_runner import DrafterJob, JobRunner, ScoringOptions
 from fairspec_bench.metrics.trainings import Change, Run, Trainings, over_trainings
 from fairspec_bench.mitigation.trainer import TrainingRecipe
@@ -136,7 +136,7 @@ def page(result: Transfer) -> str:
             one.trained_on,
             one.scored_on + ("" if one.trained_on == one.scored_on else " (not trained on)"),
             *(_both(one.change.across[name]) for name in ("mean_acceptance", "worst_acceptance", "unfairness")),
-            ", ".join(Task(task).language for task in one.change.levelled_down) or "none",
+            fallen(one.change),
         )
         for one in result.suites
     ]
@@ -149,7 +149,8 @@ def page(result: Transfer) -> str:
 
 Verifier `{result.verifier}`, drafter `{result.drafter}`; {len(result.seeds)} seeds; {result.recipe.steps} steps, rate
 {result.recipe.rate:g}; scored by replay on {result.limit} test prompts a language. Before → after, and the 95 %
-interval of the change over problems and trainings. ↓ lists languages whose acceptance fell significantly.
+interval of the change over problems and seeds of this drafter. ↓ lists languages whose acceptance fell significantly;
+a dash: no interval.
 
 ## Trained on one suite, scored on both
 

@@ -200,6 +200,30 @@ def _crossed(influence: Array, by_cluster: Array, prompt_part: Array, doubt: Arr
     return total, doubt + np.divide(round_part**2, rounds - 1) + np.divide(cell_part**2, freedom)
 
 
+def crossed(values: Array, replicates: Array, clusters: int) -> tuple[Array, Array]:
+    """95 % bounds `[K]`, `[K]` of the means over units of `values` `[units, K]`, all K at once (Bonferroni).
+
+    Units are what a conclusion is to reach beyond, as drafters; all see the same `clusters` problems, from which
+    `replicates` `[R, units, K]` are drawn jointly. The variance has two components, units (with what problems do to
+    each unit by itself) and problems; each is stretched by Student's t at its own degrees of freedom, and their
+    half-widths add in quadrature (Graybill and Wang 1980). One t for the sum, at Satterthwaite's degrees of freedom,
+    covers .82 of 11 figures at once from 3 units, whose variance comes out near 0 now and then. Fewer than two units or
+    clusters: NaN.
+    """
+    units, center = len(values), values.mean(axis=0)
+    if units < 2 or clusters < 2:
+        return np.full_like(center, np.nan), np.full_like(center, np.nan)
+    scale = np.sqrt(clusters / (clusters - 1) / (len(replicates) - 1))
+    noise = scale * (replicates - replicates.mean(axis=0))
+    common = noise.mean(axis=1)
+    own = ((noise - common[:, None]) ** 2).sum(axis=(0, 1)) / (units * (units - 1))
+    tail = TAIL / len(center)
+    problems = stats.t.isf(tail, clusters - 1) * np.sqrt(np.maximum((common**2).sum(axis=0) - own, 0.0))
+    between = stats.t.isf(tail, units - 1) * values.std(axis=0, ddof=1) / np.sqrt(units)
+    width = np.hypot(problems, between)
+    return center - width, center + width
+
+
 def simultaneous(
     value: Array, influence: Array, *, strata: Labels | None = None, replicates: int = 10_000, seed: int = 0
 ) -> tuple[Array, Array]:

@@ -1,8 +1,8 @@
 """A change over several trainings: figures across tasks before and after, averaged over the trainings.
 
-Runs come in pairs (before, after) on the same prompts. An interval covers other problems as well as other trainings:
-mean ± t · √(variance over problems + variance over trainings / n), the first by the cluster bootstrap drawn jointly for
-all runs, t with n − 1 degrees of freedom.
+Runs come in pairs (before, after) on the same prompts. Seeds that fine-tune one drafter repeat each other closely, so
+the unit is the drafter: its change is the mean over its seeds, and an interval covers other problems and other drafters
+(`bootstrap.crossed`). Of a single drafter the trainings are the units, and nothing is said of other drafters.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
-from fairspec_bench.metrics import unfairness
-from fairspec_bench.metrics.bootstrap import TAIL, Array
+from fairspec_bench.metrics import bootstrap, unfairness
+from fairspec_bench.metrics.bootstrap import Array, Labels
 from fairspec_bench.metrics.catalogue import measures
-from fairspec_bench.metrics.measure import linear, replicate, rounded
+from fairspec_bench.metrics.measure import linear, published, replicate, rounded
 from fairspec_bench.metrics.run_data import Lines, load_run_data, suite_sheets
 from fairspec_bench.schemas.base import FairspecError, Record
 from fairspec_bench.schemas.config import RunConfig
@@ -47,7 +46,10 @@ STATISTICS: Mapping[str, Statistic] = {
 
 
 class Change(Record):
-    """Means over the trainings, and the change with its interval; `relative` is change / before, the interval's too."""
+    """Means over the units, and the change with its interval.
+
+    `relative` is exp(mean of ln(after / before)) − 1 over the units: drafters of any scale count alike.
+    """
 
     before: float
     after: float
@@ -58,12 +60,15 @@ class Change(Record):
 class Trainings(Record):
     """What `trainings` trainings did on one suite; figures of drafters without a proper q lack misfit and U.
 
-    `acceptance` is by task, its intervals simultaneous (Bonferroni); `levelled_down` are tasks that fell significantly.
-    `runs` holds the change of every single training, `noise_floor` the U (nats²) that noise alone gives after.
+    `drafters` is how many were trained: with several they are the units, with one its trainings are. `problems` are
+    those that the languages share. `acceptance` is by task, its intervals simultaneous (Bonferroni); `levelled_down`
+    are tasks that fell significantly. `runs` holds the change of every single training, `noise_floor` the U (nats²)
+    that noise alone gives after.
     """
 
     suite: str
     trainings: int
+    drafters: int
     problems: int
     noise_floor: float | None
     across: dict[str, Change]
@@ -75,32 +80,42 @@ class Trainings(Record):
 
 
 def over_trainings(
-    pairs: Sequence[tuple[Run, Run]], suite: str, *, replicates: int = 4_000, seed: int = 0
+    pairs: Sequence[tuple[Run, Run]],
+    suite: str,
+    *,
+    drafters: Sequence[str] | None = None,
+    replicates: int = 4_000,
+    seed: int = 0,
 ) -> Trainings:
-    """The mean change over (before, after) runs. Raises `FairspecError` for runs of different prompts or none."""
+    """The mean change over (before, after) runs.
+
+    `drafters` names the drafter that each pair trained; without, all trained one. Raises `FairspecError` for runs of
+    different prompts or none.
+    """
     if not pairs:
         raise FairspecError("no trainings to compare. Finish at least one.")
     distributions = [tuple(_distribution(run, suite, replicates, seed) for run in pair) for pair in pairs]
-    if len({tuple(one.problems) for pair in distributions for one in pair}) > 1:
+    if len({tuple(one.prompts) for pair in distributions for one in pair}) > 1:
         raise FairspecError(f"{suite}: the runs are not of the same prompts. Score all with the same --limit.")
-    tasks = distributions[0][0].tasks
+    tasks, clusters = distributions[0][0].tasks, distributions[0][0].clusters
+    names = drafters or [str(number) for number in range(len(pairs))]
+    units = np.unique(names, return_inverse=True)[1]
     floors = [_floor(after) for _, after in distributions]
     floor = None if None in floors else rounded(float(np.mean([each for each in floors if each is not None])))
     across, single = {}, {}
     for name, statistic in STATISTICS.items():
         if all(statistic.measure in one.value for pair in distributions for one in pair):
             before, after = (_figures([pair[side] for pair in distributions], statistic) for side in (0, 1))
-            across[name] = _change(before, after, ways=1)
-            single[name] = tuple(rounded(float(each)) for each in after.value - before.value)
-    by_task = {}
-    for place, task in enumerate(tasks):
-        alone = Statistic("acceptance", lambda a, place=place: a[place])  # type: ignore[misc]
-        before, after = (_figures([pair[side] for pair in distributions], alone) for side in (0, 1))
-        by_task[task] = _change(before, after, ways=len(tasks))
+            (across[name],) = _changes(before, after, units, clusters)
+            single[name] = tuple(rounded(float(each)) for each in (after.value - before.value)[:, 0])
+    alone = Statistic("acceptance", lambda a: a)
+    before, after = (_figures([pair[side] for pair in distributions], alone) for side in (0, 1))
+    by_task = dict(zip(tasks, _changes(before, after, units, clusters), strict=True))
     return Trainings(
         suite=suite,
         trainings=len(pairs),
-        problems=len(set(distributions[0][0].problems)),
+        drafters=len(set(drafters)) if drafters else 1,
+        problems=clusters,
         noise_floor=floor,
         across=across,
         acceptance=by_task,
@@ -116,10 +131,11 @@ def over_trainings(
 
 @dataclass(frozen=True)
 class _Distribution:
-    """By measure: values `[m]` over the tasks and joint replicates `[R, m]`."""
+    """By measure: values `[m]` over the tasks and joint replicates `[R, m]`; `clusters` is the fewest a task has."""
 
     tasks: tuple[str, ...]
-    problems: tuple[str, ...]
+    prompts: tuple[str, ...]
+    clusters: int
     value: dict[str, Array]
     samples: dict[str, Array]
 
@@ -147,6 +163,7 @@ def _distribution(run: Run, name: str, replicates: int, seed: int) -> _Distribut
     return _Distribution(
         tasks,
         tuple(sorted(data.replays)),
+        min(len(np.unique(sheet.clusters)) for sheet in sheets.prompts.values()),
         {name: np.array(value[name]) for name in whole},
         {name: np.stack(samples[name], axis=1) for name in whole},
     )
@@ -160,7 +177,7 @@ def _floor(one: _Distribution) -> float | None:
 
 @dataclass(frozen=True)
 class _Figures:
-    """A statistic of n runs: `value` `[n]`, and its replicates `[n, R]`."""
+    """K figures of n runs: `value` `[n, K]`, and their replicates `[R, n, K]`."""
 
     value: Array
     samples: Array
@@ -169,32 +186,40 @@ class _Figures:
 def _figures(distributions: Sequence[_Distribution], statistic: Statistic) -> _Figures:
     value, samples = [], []
     for one in distributions:
-        plain = statistic.value(one.value[statistic.measure])
-        drawn = statistic.value(one.samples[statistic.measure].T)
-        value.append(2 * plain - drawn.mean() if statistic.corrected else plain)
-        samples.append(drawn)
-    return _Figures(np.array(value, dtype=np.float64), np.array(samples))
+        plain = np.atleast_1d(statistic.value(one.value[statistic.measure]))
+        drawn = statistic.value(one.samples[statistic.measure].T).reshape(len(plain), -1)
+        value.append(2 * plain - drawn.mean(axis=1) if statistic.corrected else plain)
+        samples.append(drawn.T)
+    return _Figures(np.array(value), np.stack(samples, axis=1))
 
 
-def _change(before: _Figures, after: _Figures, ways: int) -> Change:
-    """The mean change; its interval holds for `ways` such changes at once."""
-    changes = after.value - before.value
-    low = float(before.value.mean())
-    change = _interval(changes, (after.samples - before.samples).mean(axis=0), ways)
-    # Both the change and what it is relative to vary: the ratio of means, linearised.
-    ratio = float(changes.mean()) / low if low > 0 else None
-    relative = Estimate()
-    if ratio is not None:
-        runs = (changes - ratio * (before.value - low)) / low
-        drawn = (after.samples - (1 + ratio) * before.samples).mean(axis=0) / low
-        relative = _interval(runs, drawn, ways)
-    return Change(before=rounded(low), after=rounded(float(after.value.mean())), change=change, relative=relative)
+def _changes(before: _Figures, after: _Figures, units: Labels, clusters: int) -> list[Change]:
+    """The mean change of each of the K figures; intervals hold for all at once. `units` `[n]` labels the runs."""
+    means = _by_unit(before.value, units).mean(axis=0), _by_unit(after.value, units).mean(axis=0)
+    change = _bounds(after.value - before.value, after.samples - before.samples, units, clusters)
+    relative = [Estimate()] * len(change)
+    if (before.value > 0).all() and (after.value > 0).all():
+        logs = np.log(after.value / before.value)
+        # The logarithm linearised at the figures: a replicate may be 0 or less.
+        drawn = after.samples / after.value - before.samples / before.value
+        relative = [_as_ratio(each) for each in _bounds(logs, drawn, units, clusters)]
+    return [
+        Change(before=rounded(float(low)), after=rounded(float(high)), change=moved, relative=ratio)
+        for low, high, moved, ratio in zip(*means, map(published, change), map(published, relative), strict=True)
+    ]
 
 
-def _interval(runs: Array, samples: Array, ways: int) -> Estimate:
-    count, value = len(runs), float(runs.mean())
-    if count < 2:
-        return Estimate(value=rounded(value))
-    spread = np.sqrt(samples.var(ddof=1) + runs.var(ddof=1) / count)
-    reach = float(stats.t.isf(TAIL / ways, count - 1) * spread)
-    return Estimate(value=rounded(value), low=rounded(value - reach), high=rounded(value + reach))
+def _by_unit(runs: Array, units: Labels) -> Array:
+    """Means over each unit's runs: `[n, ...]` → `[units, ...]`."""
+    return np.stack([runs[units == unit].mean(axis=0) for unit in range(units.max() + 1)])
+
+
+def _bounds(runs: Array, samples: Array, units: Labels, clusters: int) -> list[Estimate]:
+    values = _by_unit(runs, units)
+    drawn = np.swapaxes(_by_unit(np.swapaxes(samples, 0, 1), units), 0, 1)
+    found = zip(values.mean(axis=0), *bootstrap.crossed(values, drawn, clusters), strict=True)
+    return [Estimate(value=v, low=low, high=high) if np.isfinite(low) else Estimate(value=v) for v, low, high in found]
+
+
+def _as_ratio(figure: Estimate) -> Estimate:
+    return Estimate(**{name: None if value is None else float(np.expm1(value)) for name, value in figure})
