@@ -22,6 +22,7 @@ from transformers.cache_utils import LinearAttentionCacheLayerMixin
 from fairspec_bench.models import hub
 from fairspec_bench.models.adapters import adapter_sha256, merged
 from fairspec_bench.models.kv_cache import PACKED, RowCache
+from fairspec_bench.models.packing import is_packed, pack, packs
 from fairspec_bench.models.positions import max_positions, rope_switch
 from fairspec_bench.models.quantization import asked_quantization, is_quantized, own_quantization, stored
 from fairspec_bench.models.vocabulary import difference, read_tokens
@@ -29,7 +30,7 @@ from fairspec_bench.schemas.base import FairspecError, Sha256
 from fairspec_bench.schemas.config import MAX_GAMMA, Backend
 
 PREFILL_CHUNK = 512
-OPTIONS = ("attention", "device_map", "quantization")
+OPTIONS = ("attention", "device_map", "quantization", "packing")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -84,6 +85,11 @@ class Model:
     def quantized(self) -> bool:
         """Whether its weights are rounded to few bits."""
         return is_quantized(self.hf)
+
+    @property
+    def packed(self) -> bool:
+        """Whether its weights are packed for a CPU."""
+        return is_packed(self.hf)
 
     @property
     def generation_config(self) -> GenerationConfig | None:
@@ -186,7 +192,8 @@ def load_model(
         dtype: an entry of `DTYPES`.
         device: torch's name of the device.
         options: `attention`, `packed_sdpa` or `eager`; `device_map`, `auto` or `balanced`, to spread the layers over
-            all CUDA devices (needs `accelerate`); `quantization`, an entry of `QUANTIZERS`.
+            all CUDA devices (needs `accelerate`); `quantization`, an entry of `QUANTIZERS`; `packing` of a CPU's
+            weights, `auto`, `on` or `off`.
         backend: how its steps are run, an entry of `BACKENDS`.
 
     Raises:
@@ -194,7 +201,7 @@ def load_model(
             be rolled back.
     """
     options = dict(options or {})
-    attention, device_map, quantization = (options.pop(each, None) for each in OPTIONS)
+    attention, device_map, quantization, packing = (options.pop(each, None) for each in OPTIONS)
     if options:
         raise FairspecError(f"{name}: unknown model option {min(options)!r}. Known: {', '.join(OPTIONS)}.")
     if device_map not in (None, "auto", "balanced"):
@@ -216,8 +223,11 @@ def load_model(
     if is_quantized(hf):
         origin = f"{place.commit or _hashed(hf)}+quantization:{quantization or own_quantization(hf.config)}"
     tokens = read_tokens(home)
+    hf = hf if device_map or is_quantized(hf) else hf.to(device)
+    if packs(str(packing or "auto"), name, hf):
+        pack(hf)
     return wrap(
-        hf if device_map or is_quantized(hf) else hf.to(device),
+        hf,
         name,
         revision=place.commit,
         origin=origin,

@@ -146,6 +146,9 @@ class Described(Protocol):
     def backend(self) -> Backend: ...
 
     @property
+    def packed(self) -> bool: ...
+
+    @property
     def generation_config(self) -> Any: ...
 
 
@@ -305,6 +308,7 @@ def _model_config(ask: ModelSpec, identity: str | None, model: Described | None)
         options=dict(ask.options),
         proper=kind.proper,
         answers=kind.answers,
+        packed=bool(model and model.packed),
     )
 
 

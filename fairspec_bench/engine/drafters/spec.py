@@ -15,7 +15,7 @@ from fairspec_bench.schemas.options import ModelSpec, model_spec
 
 
 def drafter_spec(text: str, source: str | None = None, options: Mapping[str, Any] | None = None) -> ModelSpec:
-    """A drafter as written on a command line: a folder, a Hub id, `lookup`, `lookup:3`, `oracle` or `oracle:0.8`.
+    """A drafter as written on a command line: a folder, a Hub id, `lookup`, `lookup:3`, `layers:8` or `oracle:0.8`.
 
     A folder may name its kind (`fairspec_drafter.json`); else it holds a causal LM. Raises `FairspecError`.
     """

@@ -36,6 +36,7 @@ class Card:
     max_positions: int | None
     eos_ids: frozenset[int]
     backend: Backend
+    packed: bool = False
 
     @property
     def home(self) -> Path:
