@@ -9,10 +9,11 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from fairspec_bench.api.models import load_pair
-from fairspec_bench.api.options import CACHE_DIR, cache_folder, run_options
+from fairspec_bench.api.options import cache_folder, run_options
 from fairspec_bench.api.suites import list_suites
 from fairspec_bench.models.hub import EMBEDDED
 from fairspec_bench.schemas.base import FairspecError
+from fairspec_bench.schemas.io import CACHE_DIR
 from fairspec_bench.schemas.options import ModelSpec
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ EXTRAS = (
     ("vllm", "--backend vllm", "In an environment of its own: pip install 'fairspec-bench[vllm]' (docs/VLLM.md)."),
     ("ray", "--executor ray", "pip install 'fairspec-bench[ray]' (docs/SCALING.md)."),
     ("peft", "adapters", "pip install 'fairspec-bench[lora]'."),
+    ("gguf", "GGUF files", "pip install 'fairspec-bench[gguf]'."),
     ("accelerate", "device_map, lm-eval's hf", "pip install 'fairspec-bench[spread]'."),
 )
 """What is not needed, what needs it, and how to get it."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fairspec_bench.api.names import slug
 from fairspec_bench.api.options import cache_folder, check_model
+from fairspec_bench.engine.drafters.kinds import drafter_kind
 from fairspec_bench.engine.drafters.spec import drafter_spec
 from fairspec_bench.models.hub import EMBEDDED
 from fairspec_bench.schemas.base import FairspecError, unknown
@@ -47,7 +48,7 @@ def mitigate(
 
     Args:
         verifier: a folder, a Hub id or `embedded:verifier`.
-        drafter: likewise; a model.
+        drafter: likewise; a model, or `layers:8`, the first 8 layers of the verifier.
         method: one of `list_methods`.
         out: the folder of the fine-tuned drafter, `drafters/DRAFTER-METHOD` by default.
         cache: the folder that keeps references for other runs, `None`: they are not kept.
@@ -98,8 +99,10 @@ def check_mitigation(options: MitigateOptions) -> None:
         raise unknown("method", options.method, METHODS)
     check_values(options)
     check_chat_template(options)
-    for name in (options.verifier, options.drafter):
-        check_model(name)
+    check_model(options.verifier)
+    drafter = drafter_spec(options.drafter, options=options.drafter_args)
+    if drafter_kind(drafter.kind).needs_files:
+        check_model(drafter.source)
     if not options.prompts and not options.verifier.startswith(EMBEDDED):
         raise FairspecError("no prompts to fine-tune on. Give --prompts NAME or a folder of <task>.txt.")
 

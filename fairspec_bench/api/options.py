@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from fairspec_bench.engine.drafters.kinds import drafter_kind
 from fairspec_bench.engine.drafters.spec import drafter_spec
 from fairspec_bench.models import hub
+from fairspec_bench.schemas import io
 from fairspec_bench.schemas.options import (
     Arguments,
     PairOptions,
@@ -21,7 +21,6 @@ from fairspec_bench.schemas.options import (
     sampling_params,
 )
 
-CACHE_DIR = "FAIRSPEC_CACHE_DIR"
 RUN = (*parameters(PairOptions), *parameters(RunOptions))
 """The options of a run, by the names that commands and Python functions give them."""
 
@@ -61,13 +60,10 @@ def check_run(options: RunOptions) -> None:
 
 
 def check_model(name: str) -> None:
-    """Raises `FairspecError` for a name that is no folder, no embedded model and no Hub id."""
-    hub.find_local(name)
+    """Raises `FairspecError` for a name that is no folder, GGUF file, embedded model or Hub id."""
+    hub.check_name(name)
 
 
 def cache_folder() -> Path:
     """Where references are kept for other runs: `FAIRSPEC_CACHE_DIR`, else the user's cache folder."""
-    from platformdirs import user_cache_path
-
-    root = os.environ.get(CACHE_DIR)
-    return (Path(root) if root else user_cache_path("fairspec-bench")) / "references"
+    return io.cache_folder("references")

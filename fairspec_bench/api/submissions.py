@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from fairspec_bench.api.options import cache_folder, check_run, run_options
 from fairspec_bench.engine.drafters.kinds import drafter_kind
 from fairspec_bench.engine.drafters.spec import drafter_spec
-from fairspec_bench.models.hub import local_folder
+from fairspec_bench.models.hub import COMMIT, local_folder
 from fairspec_bench.schemas.base import FairspecError
 from fairspec_bench.schemas.io import read_record, write_record
 from fairspec_bench.schemas.options import (
@@ -265,7 +265,7 @@ def _check_private(track: Track, private: Path, say: Callable[[str], None]) -> N
 def _track_options(track: Track, name: str, drafter: str, verifier: str | None, **options: Any) -> RunOptions:
     """The options of a run by the track's settings, checked. `name` is what the drafter is called in it."""
     pinned = track.verifier_revision or ""
-    on_hub = verifier is None and not pinned.startswith("weights-sha256:")
+    on_hub = verifier is None and COMMIT.fullmatch(pinned)
     chosen = run_options(
         track.verifier,
         drafter,

@@ -21,6 +21,8 @@ import torch
 from transformers import AutoConfig
 
 from fairspec_bench.engine.batch import with_prefixes
+from fairspec_bench.engine.drafters.kinds import drafter_kind
+from fairspec_bench.engine.drafters.registry import load_drafter
 from fairspec_bench.mitigation import methods
 from fairspec_bench.mitigation.corpus import Corpus, Example, count_examples
 from fairspec_bench.mitigation.methods import Fitted, Trained
@@ -157,14 +159,25 @@ def load_pair(options: FineTuneOptions) -> tuple[Model, Model]:
 
 def load_student(options: FineTuneOptions, verifier: Model) -> Model:
     """The drafter in float32, checked to fit the verifier. Raises `FairspecError`."""
-    if options.drafter.kind != "model":
+    kind = drafter_kind(options.drafter.kind)
+    if not kind.causal_lm and not kind.of_verifier:
         raise FairspecError(f"{options.drafter.name}: only a drafter that is a model can be fine-tuned.")
-    student = _load(options.drafter, "float32", options.device)
+    files = _files(options)
+    student = _load(replace(files, options={**files.options, "packing": "off"}), "float32", options.device)
+    if kind.of_verifier:
+        made = load_drafter(kind.name, kind.name, options.drafter.options, student).model
+        assert made is not None
+        student = made
     if student.quantized:
         raise FairspecError(f"{student.name}: quantized weights cannot be trained. Give the drafter unquantized.")
     check_vocabulary(verifier, student)
     check_head(student.hf, student.name)
     return student
+
+
+def _files(options: FineTuneOptions) -> ModelSpec:
+    """Where the drafter's weights and tokenizer come from."""
+    return options.verifier if drafter_kind(options.drafter.kind).of_verifier else options.drafter
 
 
 def _load(spec: ModelSpec, dtype: str, device: str) -> Model:
@@ -281,7 +294,8 @@ def apply_method(
         after = figures_of(setup, step=best_step)
     if isinstance(method, Trained) or method.keeps_weights:
         student.hf.to(stored_dtype(options))
-        save_model(student.hf, Codec(options.drafter.source, revision=options.drafter.revision).tokenizer, out)
+        files = _files(options)
+        save_model(student.hf, Codec(files.source, revision=files.revision).tokenizer, out)
     return history, after
 
 
@@ -319,7 +333,8 @@ def _add_lora(setup: TrainingSetup, rank: int) -> Any:
 
 def stored_dtype(options: FineTuneOptions) -> torch.dtype:
     """The dtype that the drafter is stored in, and will be stored in again."""
-    folder = hub.locate(options.drafter.source, options.drafter.revision).folder
+    files = _files(options)
+    folder = hub.locate(files.source, files.revision).folder
     base = hub.read_base(folder)
     if base is not None and base.name is not None:  # an adapter: what it was merged into
         folder = hub.locate(base.name, base.revision).folder

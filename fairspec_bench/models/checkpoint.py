@@ -14,13 +14,14 @@ from transformers.utils import logging
 from fairspec_bench.schemas.base import FairspecError
 
 
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write weights and tokenizer as Transformers loads them, without its progress bar."""
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast | None, folder: Path) -> None:
+    """Write weights, and the tokenizer if there is one, as Transformers loads them, without its progress bar."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(folder)
     finally:
         if shown:
             logging.enable_progress_bar()

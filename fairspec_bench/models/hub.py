@@ -13,16 +13,19 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from fairspec_bench.models.gguf import check_header, is_gguf, unpack
+from fairspec_bench.schemas.base import EMBEDDED as EMBEDDED
 from fairspec_bench.schemas.base import FairspecError, unknown
+from fairspec_bench.schemas.base import one_line as one_line
 
 TIMEOUT_SECONDS = 1.5
 HOME = "https://huggingface.co"
-EMBEDDED = "embedded:"
-"""Before `verifier` or `drafter`: a model of the pair that comes with the package."""
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+HUB_GGUF = re.compile(r"(\w[\w.-]*/\w[\w.-]*):((?:\w[\w.-]*/)*\w[\w.-]*\.gguf)")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 MAX_ADAPTER_BYTES = 2**20
@@ -82,7 +85,10 @@ def _answers(address: str, timeout: float) -> bool:
 
 
 class ModelFiles(NamedTuple):
-    """The folder that holds a model's files, and its commit on the Hub (`None` for a plain folder)."""
+    """The folder that holds a model's files, and its commit on the Hub (`None` for a plain folder).
+
+    Of a GGUF file: the folder that it was unpacked into, and `gguf-sha256:` with the file's hash.
+    """
 
     folder: Path
     commit: str | None
@@ -96,10 +102,12 @@ class AdapterBase(NamedTuple):
 
 
 def local_folder(name: str) -> Path | None:
-    """The folder of an embedded model (`embedded:verifier`) or of a path; `None` for a Hub id.
+    """The folder of an embedded model (`embedded:verifier`), a path or a GGUF file; `None` for a Hub id.
 
-    Raises `FairspecError` for an embedded model that does not exist.
+    Raises `FairspecError` for an embedded model that does not exist, and a GGUF file that cannot be unpacked.
     """
+    if is_gguf(name):
+        return unpack(_gguf_file(name)).folder
     if name.startswith(EMBEDDED):
         folders = {folder.name: folder for folder in sorted(Path(__file__).with_name("embedded").iterdir())}
         folder = folders.get(name.removeprefix(EMBEDDED))
@@ -116,6 +124,14 @@ def find_local(name: str) -> Path | None:
     if folder is None and not HUB_ID.fullmatch(name):
         raise FairspecError(f"{name}: no such folder, and no Hub id (owner/name). Give one of the two.")
     return folder
+
+
+def check_name(name: str) -> None:
+    """Raise `FairspecError` for a name that can be no model's; unpacks nothing."""
+    if not is_gguf(name):
+        find_local(name)
+    elif not HUB_GGUF.fullmatch(name):
+        check_header(_gguf_file(name))
 
 
 def locate(name: str, revision: str | None = None) -> ModelFiles:
@@ -159,16 +175,13 @@ def has_tokenizer(folder: Path) -> bool:
     return any((folder / file).is_file() for file in _TOKENIZERS)
 
 
-def one_line(error: BaseException) -> str:
-    """The first line of an error's message, and the next if the first ends with a colon."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return " ".join(lines[: 2 if lines[0].endswith(":") else 1])
-
-
 def _place(name: str, revision: str | None, files: tuple[str, ...], require: Callable[[Path, str], None]) -> ModelFiles:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
+    if is_gguf(name):
+        unpacked = unpack(_gguf_file(name, revision))
+        return ModelFiles(unpacked.folder, f"gguf-sha256:{unpacked.sha256}")
     local = find_local(name)
     if local is not None:
         require(local, name)
@@ -186,6 +199,27 @@ def _place(name: str, revision: str | None, files: tuple[str, ...], require: Cal
         folder = _download(name, revision, files)
         require(folder, name)
     return ModelFiles(folder, folder.name)
+
+
+def _gguf_file(name: str, revision: str | None = None) -> Path:
+    """A GGUF file by its path, or as `owner/name:file.gguf` of the Hub. Raises `FairspecError`."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    path, on_hub = Path(name).expanduser(), HUB_GGUF.fullmatch(name)
+    if path.is_file():
+        return path
+    if on_hub is None:
+        raise FairspecError(f"{name}: no such file. Give a GGUF file, or one of the Hub (owner/name:file.gguf).")
+    repository, file = on_hub.groups()
+    with suppress(HFValidationError, LocalEntryNotFoundError):
+        home = snapshot_download(repository, revision=revision, allow_patterns=[file], local_files_only=True)
+        path = Path(home, file)
+    if not path.is_file():
+        path = _download(repository, revision, (file,)) / file
+    if not path.is_file():
+        raise FairspecError(f"{name}: {repository} has no such file. See {HOME}/{repository}.")
+    return path
 
 
 def _download(name: str, revision: str | None, files: tuple[str, ...]) -> Path:

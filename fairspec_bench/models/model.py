@@ -26,6 +26,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, 
 from fairspec_bench.models import hub
 from fairspec_bench.models.adapters import adapter_sha256, merged
 from fairspec_bench.models.kv_cache import PACKED, Prefix, Prefixes, RowCache
+from fairspec_bench.models.packing import is_packed, pack, packs
 from fairspec_bench.models.positions import max_positions, rope_switch
 from fairspec_bench.models.quantization import asked_quantization, is_quantized, own_quantization, stored
 from fairspec_bench.models.vocabulary import Tokens, agreement, difference, read_tokens, renamed, renaming
@@ -33,7 +34,7 @@ from fairspec_bench.schemas.base import FairspecError, Sha256
 from fairspec_bench.schemas.config import MAX_GAMMA, Backend
 
 PREFILL_CHUNK = 512
-OPTIONS = ("attention", "device_map", "quantization")
+OPTIONS = ("attention", "device_map", "quantization", "packing")
 _NOT_SETTINGS = {"_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype", "_from_model_config"}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -93,6 +94,11 @@ class Model:
     def quantized(self) -> bool:
         """Whether its weights are rounded to few bits."""
         return is_quantized(self.hf)
+
+    @property
+    def packed(self) -> bool:
+        """Whether its weights are packed for a CPU."""
+        return is_packed(self.hf)
 
     @property
     def generation_config(self) -> GenerationConfig | None:
@@ -233,7 +239,8 @@ def load_model(
         dtype: an entry of `DTYPES`.
         device: torch's name of the device.
         options: `attention`, `packed_sdpa` or `eager`; `device_map`, `auto` or `balanced`, to spread the layers over
-            all CUDA devices (needs `accelerate`); `quantization`, an entry of `QUANTIZERS`.
+            all CUDA devices (needs `accelerate`); `quantization`, an entry of `QUANTIZERS`; `packing` of a CPU's
+            weights, `auto`, `on` or `off`.
         backend: how its steps are run, an entry of `BACKENDS`.
 
     Raises:
@@ -241,7 +248,7 @@ def load_model(
             be rolled back.
     """
     options = dict(options or {})
-    attention, device_map, quantization = (options.pop(each, None) for each in OPTIONS)
+    attention, device_map, quantization, packing = (options.pop(each, None) for each in OPTIONS)
     if options:
         raise FairspecError(f"{name}: unknown model option {min(options)!r}. Known: {', '.join(OPTIONS)}.")
     if device_map not in (None, "auto", "balanced"):
@@ -263,8 +270,11 @@ def load_model(
     if is_quantized(hf):
         origin = f"{place.commit or _content(hf)}+quantization:{quantization or own_quantization(hf.config)}"
     tokens = read_tokens(home)
+    hf = hf if device_map or is_quantized(hf) else hf.to(device)
+    if packs(str(packing or "auto"), name, hf):
+        pack(hf)
     return wrap(
-        hf if device_map or is_quantized(hf) else hf.to(device),
+        hf,
         name,
         revision=place.commit,
         origin=origin,

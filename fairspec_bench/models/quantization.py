@@ -67,13 +67,13 @@ def is_quantized(hf: PreTrainedModel) -> bool:
 
 
 def stored(weight: Tensor) -> Iterator[Tensor]:
-    """The plain tensors that a weight is made of: itself, or the parts of a quantized one."""
+    """The plain tensors that a weight is made of: itself, unpacked if need be, or the parts of a quantized one."""
     if hasattr(weight, "__tensor_flatten__"):
         names, _ = weight.__tensor_flatten__()
         for name in names:
             yield from stored(getattr(weight, name))
     else:
-        yield weight
+        yield weight.to_dense() if weight.is_mkldnn else weight
 
 
 def _installed(module: str) -> bool:

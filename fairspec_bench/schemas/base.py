@@ -15,6 +15,8 @@ from pydantic import (
 )
 
 Sha256 = str
+EMBEDDED = "embedded:"
+"""Before `verifier` or `drafter`: a model of the pair that comes with the package."""
 
 
 class FairspecError(Exception):
@@ -23,6 +25,12 @@ class FairspecError(Exception):
 
 class RecordError(FairspecError):
     """A file of records that cannot be trusted: names file, line and field."""
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error's message, and the next if the first ends with a colon."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1])
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> FairspecError:

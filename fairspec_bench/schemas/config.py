@@ -48,10 +48,10 @@ class SuiteConfig(Record):
 class ModelConfig(VersionedRecord):
     """A model as loaded. `kind` is the drafter's entry in `engine.drafters.kinds`; options as given.
 
-    Of a drafter: `proper` is whether it has a q over the whole vocabulary, `answers` whether its own output is scored.
+    `packed`: its weights were packed by oneDNN. Of a drafter: `proper` is whether it has a q over the whole vocabulary, `answers` whether its own output is scored.
     """
 
-    later = frozenset({"proper", "answers"})
+    later = frozenset({"proper", "answers", "packed"})
 
     name: str
     kind: str = "model"
@@ -60,6 +60,7 @@ class ModelConfig(VersionedRecord):
     options: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     proper: bool = True
     answers: bool = True
+    packed: bool = False
 
 
 REVISION_PARTS = {

@@ -18,7 +18,16 @@ from pydantic_core import ErrorDetails
 from fairspec_bench.schemas.base import R, Record, RecordError, Sha256
 
 GZIP = ".gz"
+CACHE_DIR = "FAIRSPEC_CACHE_DIR"
 MAX_LINE_BYTES = 8 * 2**20
+
+
+def cache_folder(kind: str) -> Path:
+    """Where what can be made again is kept for other runs: `FAIRSPEC_CACHE_DIR`, else the user's cache, by `kind`."""
+    from platformdirs import user_cache_path
+
+    root = os.environ.get(CACHE_DIR)
+    return (Path(root) if root else user_cache_path("fairspec-bench")) / kind
 
 
 def ids_sha256(ids: Iterable[int]) -> Sha256:

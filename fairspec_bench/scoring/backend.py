@@ -52,6 +52,8 @@ def choose(
         return eager, "quantized weights: steps run as they are, for what their kernels do may depend on data"
     if verifier.device.type == "cuda":
         return replace(verifier, backend="graph"), None
+    if any(model.packed for model in (verifier, drafter.model if drafter else None) if model):
+        return eager, "weights are packed for this CPU (oneDNN), and steps not compiled: time goes into the products"
     if steps * verifier.layers < COMPILE_PAYS_FROM:
         return eager, None
     compiled, reason = _compiled(verifier, drafter, sampling, gamma, seed)

@@ -149,6 +149,9 @@ class Described(Protocol):
     def backend(self) -> Backend: ...
 
     @property
+    def packed(self) -> bool: ...
+
+    @property
     def generation_config(self) -> Any: ...
 
 
@@ -309,6 +312,7 @@ def _model_config(ask: ModelSpec, identity: str | None, model: Described | None)
         options=dict(ask.options),
         proper=kind.proper,
         answers=kind.answers,
+        packed=bool(model and model.packed),
     )
 
 

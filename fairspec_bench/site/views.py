@@ -17,7 +17,6 @@ from fairspec_bench.engine.drafters.kinds import DRAFTER_KINDS
 from fairspec_bench.metrics.comparison import Comparison, SuiteComparison
 from fairspec_bench.metrics.measure import Definition
 from fairspec_bench.metrics.validity import COMPLETE, DTYPE_DIVERGENCE, FITNESS, SHARES, is_mostly_bad
-from fairspec_bench.models.hub import EMBEDDED
 from fairspec_bench.reporting.svg import (
     Axis,
     Curve,
@@ -26,6 +25,7 @@ from fairspec_bench.reporting.svg import (
     axis_for,
     estimate_values,
 )
+from fairspec_bench.schemas.base import EMBEDDED
 from fairspec_bench.schemas.config import ModelConfig
 from fairspec_bench.schemas.keys import Task
 from fairspec_bench.schemas.report import Estimate, Report, SuiteReport, TaskReport

@@ -21,7 +21,8 @@ MAX_BYTES = 16 * 2**10
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 PINNED = re.compile(
-    r"([0-9a-f]{40}|weights-sha256:[0-9a-f]{64}(\+config-sha256:[0-9a-f]{64}\+generation-sha256:[0-9a-f]{64})?)"
+    r"([0-9a-f]{40}|gguf-sha256:[0-9a-f]{64}|"
+    r"weights-sha256:[0-9a-f]{64}(\+config-sha256:[0-9a-f]{64}\+generation-sha256:[0-9a-f]{64})?)"
     r"(\+adapter-sha256:[0-9a-f]{64})?(\+temperatures-sha256:[0-9a-f]{64})?"
 )
 SPDX = re.compile(r"(LicenseRef-)?[A-Za-z0-9][A-Za-z0-9.+-]*( (AND|OR|WITH) (LicenseRef-)?[A-Za-z0-9][A-Za-z0-9.+-]*)*")
@@ -78,7 +79,9 @@ def _check_entry(entry: Submission, findings: Findings, lines: list[str]) -> Non
         add("S002", "drafter.kind", drafter.kind, f"one of {', '.join(DRAFTER_KINDS)}")
     elif kind.causal_lm:
         if not PINNED.fullmatch(drafter.revision or ""):
-            add("S009", "drafter.revision", drafter.revision, "40 hex digits, or weights-sha256: and 64")
+            add(
+                "S009", "drafter.revision", drafter.revision, "40 hex digits, or weights-sha256: or gguf-sha256: and 64"
+            )
         if not any(name.endswith(".safetensors") for name in drafter.files):
             add("S009", "drafter.files", list(drafter.files), "at least its *.safetensors")
     for name, digest in drafter.files.items():

@@ -13,9 +13,9 @@ import pytest
 from tiny_pair import save_pair
 
 import fairspec_bench as fairspec
-from fairspec_bench.api.options import CACHE_DIR
 from fairspec_bench.api.submissions import changed_submission
 from fairspec_bench.schemas.base import FairspecError
+from fairspec_bench.schemas.io import CACHE_DIR
 from fairspec_bench.submissions.check import check, sealed
 from fairspec_bench.suites.tracks import load_track
 

@@ -42,6 +42,7 @@ class DrafterKind:
         causal_lm: whether it is a causal language model: pinned by commit or hash of weights, can be fine-tuned, and
             makes one forward pass per draft.
         answers: whether its own answers are scored beside the verifier's (the stage `drafter_answer`).
+        of_verifier: whether it is made of the verifier's own weights, from which it can be fine-tuned.
         uses_reference: whether its drafts are made from the verifier's own output: a calibration, never ranked.
         vllm_method: vLLM's name of this way to draft; `None`: vLLM has none.
     """
@@ -54,6 +55,7 @@ class DrafterKind:
     option: DrafterOption | None = None
     causal_lm: bool = False
     answers: bool = False
+    of_verifier: bool = False
     uses_reference: bool = False
     vllm_method: str | None = None
 
@@ -74,6 +76,14 @@ DRAFTER_KINDS: dict[str, DrafterKind] = {
             vllm_method="draft_model",
         ),
         DrafterKind("ngram", "n-gram tables", f"{_PACKAGE}.ngram", proper=True, needs_files=True),
+        DrafterKind(
+            "layers",
+            "first layers",
+            f"{_PACKAGE}.layers",
+            proper=True,
+            option=DrafterOption("layers", int, "8", 1),
+            of_verifier=True,
+        ),
         DrafterKind(
             "lookup",
             "prompt lookup",

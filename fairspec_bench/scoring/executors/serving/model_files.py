@@ -46,6 +46,7 @@ class Card:
     eos_ids: frozenset[int]
     backend: Backend
     method: str | None = None
+    packed: bool = False
 
     @property
     def home(self) -> Path:
