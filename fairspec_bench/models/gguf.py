@@ -59,9 +59,7 @@ def unpack(file: Path) -> Unpacked:
         FairspecError: one line, for a file that is damaged or of an unknown architecture, a missing package, too little
             free disk.
     """
-    check_header(file)
-    stat = file.stat()
-    sha256 = _sha256(file.resolve(), stat.st_size, stat.st_mtime_ns)
+    sha256 = file_sha256(file)
     folder = cache_folder("models") / f"gguf-{sha256}"
     if folder.is_dir():
         return Unpacked(folder, sha256)
@@ -81,6 +79,13 @@ def unpack(file: Path) -> Unpacked:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return Unpacked(folder, sha256)
+
+
+def file_sha256(file: Path) -> Sha256:
+    """The hash of a GGUF file. Raises `FairspecError` for one that is none."""
+    check_header(file)
+    stat = file.stat()
+    return _sha256(file.resolve(), stat.st_size, stat.st_mtime_ns)
 
 
 @lru_cache

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from fairspec_bench.models.gguf import check_header, is_gguf, unpack
+from fairspec_bench.models.gguf import check_header, file_sha256, is_gguf, unpack
 from fairspec_bench.schemas.base import EMBEDDED as EMBEDDED
 from fairspec_bench.schemas.base import FairspecError, unknown
 from fairspec_bench.schemas.base import one_line as one_line
@@ -26,6 +26,7 @@ TIMEOUT_SECONDS = 1.5
 HOME = "https://huggingface.co"
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 HUB_GGUF = re.compile(r"(\w[\w.-]*/\w[\w.-]*):((?:\w[\w.-]*/)*\w[\w.-]*\.gguf)")
+GGUF_HASH = re.compile(r"gguf-sha256:[0-9a-f]{64}")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 MAX_ADAPTER_BYTES = 2**20
@@ -180,8 +181,12 @@ def _place(name: str, revision: str | None, files: tuple[str, ...], require: Cal
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     if is_gguf(name):
-        unpacked = unpack(_gguf_file(name, revision))
-        return ModelFiles(unpacked.folder, f"gguf-sha256:{unpacked.sha256}")
+        by_hash = bool(GGUF_HASH.fullmatch(revision or ""))
+        file = _gguf_file(name, None if by_hash else revision)
+        found = f"gguf-sha256:{file_sha256(file)}"
+        if by_hash and found != revision:
+            raise FairspecError(f"{name}: its revision is {found}, not {revision}. Fetch that file, or correct this.")
+        return ModelFiles(unpack(file).folder, found)
     local = find_local(name)
     if local is not None:
         require(local, name)

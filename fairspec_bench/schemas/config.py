@@ -48,7 +48,9 @@ class SuiteConfig(Record):
 class ModelConfig(VersionedRecord):
     """A model as loaded. `kind` is the drafter's entry in `engine.drafters.kinds`; options as given.
 
-    `packed`: its weights were packed by oneDNN. Of a drafter: `proper` is whether it has a q over the whole vocabulary, `answers` whether its own output is scored.
+    `packed`: its weights were packed by oneDNN.
+
+    Of a drafter: `proper` is whether it has a q over the whole vocabulary, `answers` whether its own output is scored.
     """
 
     later = frozenset({"proper", "answers", "packed"})

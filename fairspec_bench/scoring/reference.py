@@ -140,7 +140,7 @@ def _reference(prompt: Encoded, ids: tuple[int, ...], finish: Finish, chunk: str
 
 
 def _common(verifier: Model, sampling: SamplingParams, seed: int, stop_identity: str) -> dict[str, object]:
-    """What all entries of a call share. Greedy decoding has no seed; other backends and packed weights round otherwise."""
+    """What all entries of a call share. Greedy: no seed. Other backends and packed weights round otherwise."""
     return {
         **({} if verifier.backend == "eager" else {"backend": verifier.backend}),
         **({"packed": True} if verifier.packed else {}),

@@ -25,8 +25,9 @@ ROLES = ("verifier", "drafter")
 
 
 class PairModel(Record):
-    """One model of a pair. `model` is a Hub id or `embedded:…`, `parameters` approximate, `licence` SPDX or its name.
+    """One model of a pair.
 
+    `model` is a Hub id, a GGUF file of the Hub or `embedded:…`, `parameters` approximate, `licence` SPDX or its name;
     `gated`: the Hub requires a token and an accepted licence.
     """
 
@@ -78,7 +79,7 @@ class Pair(Record):
 
     @property
     def pinned(self) -> bool:
-        """Whether both models lie in the package or name a commit."""
+        """Whether both models lie in the package or name a commit, or a GGUF file by its hash."""
         return not _open(self)
 
 
@@ -129,7 +130,8 @@ def _open(pair: Pair) -> list[str]:
     return [
         role
         for role, model in models
-        if not model.model.startswith(hub.EMBEDDED) and not hub.COMMIT.fullmatch(model.revision or "")
+        if not model.model.startswith(hub.EMBEDDED)
+        and not any(known.fullmatch(model.revision or "") for known in (hub.COMMIT, hub.GGUF_HASH))
     ]
 
 

@@ -31,6 +31,7 @@ from fairspec_bench.engine.drafters.oracle import OracleDrafter
 from fairspec_bench.engine.speculative import Decoder, Request, as_request
 from fairspec_bench.models.codec import Codec
 from fairspec_bench.models.model import Model, load_model, wrap
+from fairspec_bench.models.packing import pack
 from fairspec_bench.schemas.config import Backend, SamplingParams
 from fairspec_bench.suites.suite import load_suite
 
@@ -107,7 +108,8 @@ class Pair:
     """A verifier, a drafter, prompts, and the verifier's own texts. With `acceptance` drafts come from an oracle.
 
     The drafter's forward passes are run all the same, so that cost is real where acceptance is set. `scripted`: the
-    texts are random and imposed on either side, since half types round otherwise in every implementation.
+    texts are random and imposed on either side, since half types round otherwise in every implementation. `plain`:
+    both models as Transformers is given them, where those here are packed.
     """
 
     name: str
@@ -116,6 +118,7 @@ class Pair:
     requests: tuple[Request, ...]
     acceptance: float | None = None
     scripted: bool = False
+    plain: tuple[Model, Model] | None = None
 
     @cached_property
     def texts(self) -> dict[str, tuple[int, ...]]:
@@ -145,7 +148,7 @@ class Pair:
 
     @cached_property
     def stock(self) -> PreTrainedModel:
-        return _stock(self.verifier)
+        return _stock(self.plain[0] if self.plain else self.verifier)
 
     def generate(self) -> None:
         """Greedy `generate`, prompt by prompt."""
@@ -155,7 +158,7 @@ class Pair:
     @cached_property
     def assistant(self) -> PreTrainedModel:
         """The drafter as Transformers' assistant: γ drafts in every block, as here."""
-        hf = _stock(self.small)
+        hf = _stock(self.plain[1] if self.plain else self.small)
         hf.generation_config.num_assistant_tokens = GAMMA
         hf.generation_config.num_assistant_tokens_schedule = "constant"
         hf.generation_config.assistant_confidence_threshold = 0.0
@@ -225,6 +228,17 @@ def embedded(backend: Backend, languages: tuple[str, ...] = ("en", "te"), count:
 
 
 @cache
+def real(verifier: str, drafter: str, max_new_tokens: int = 32) -> Pair:
+    """Two models by name, packed here and plain beside; a prompt of MGSM, no examples, in each of three languages."""
+    packed, plain = (
+        [load_model(name, options={"packing": packing}) for name in (verifier, drafter)] for packing in ("on", "off")
+    )
+    codec, suite = Codec(verifier), load_suite("mgsm", languages=("en", "ja", "sw"), limit=1, num_fewshot=0)
+    asked = [codec.encode(prompt).model_copy(update={"max_new_tokens": max_new_tokens}) for prompt in suite.prompts]
+    return Pair("real pair", *packed, tuple(map(as_request, asked)), plain=(plain[0], plain[1]))
+
+
+@cache
 def middling(backend: Backend, layers: tuple[int, int] = (12, 2), count: int = 2, max_new_tokens: int = 40) -> Pair:
     """A random Llama of 12 layers of 512 and one of 2 layers of 128; an oracle at .8."""
 
@@ -283,6 +297,25 @@ def qwen(
     with torch.device(device):
         hf = Qwen2ForCausalLM(config).to(torch.bfloat16)
     return wrap(hf, name, backend=backend)
+
+
+@cache
+def few_layers(packed: bool, layers: int = 2) -> Model:
+    """Random weights in the shapes of Qwen2.5-1.5B's layers in float32, on a CPU; packed or plain."""
+    config = Qwen2Config(
+        vocab_size=32_768,
+        hidden_size=1536,
+        intermediate_size=8960,
+        num_hidden_layers=layers,
+        num_attention_heads=12,
+        num_key_value_heads=2,
+        tie_word_embeddings=False,
+    )
+    torch.manual_seed(0)
+    hf = Qwen2ForCausalLM(config)
+    if packed:
+        pack(hf)
+    return wrap(hf, f"{layers} × 1,536, {'packed' if packed else 'plain'}")
 
 
 @cache

@@ -6,6 +6,7 @@ never hidden, and fails nothing: `docs/results/engine.md` says by how much.
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import sys
@@ -17,7 +18,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from pace import GAMMA, GREEDY, ROUNDS, Pair, Row, embedded, in_turn, met, middling, ratios, row, seconds
+from pace import (
+    GAMMA,
+    GREEDY,
+    ROUNDS,
+    Pair,
+    Row,
+    embedded,
+    few_layers,
+    in_turn,
+    met,
+    middling,
+    ratios,
+    real,
+    row,
+    seconds,
+)
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from fairspec_bench.engine.backends.compiled import CompiledSteps
@@ -39,6 +55,7 @@ from fairspec_bench.suites.suite import load_suite
 
 Take = Callable[[Row], None]
 BACKEND: Backend = "compile"
+REAL = "FAIRSPEC_BENCH_PAIR"
 PAIRS = {"embedded": embedded, "12 × 512": middling}
 
 
@@ -82,6 +99,69 @@ def test_beside_transformers(name: str, benchmark: BenchmarkFixture, take: Take)
                 ratios(found, "generate", "ours alone"),
                 detail=f"{speed['ours alone']:.0f} against {speed['generate']:.0f} tok/s",
             ),
+        ]
+
+    once(benchmark, measure, take)
+
+
+# --------------------------------------------------------------------------- packed weights
+
+
+def test_packed_weights(benchmark: BenchmarkFixture, take: Take) -> None:
+    """Passes over few tokens of layers as wide as those of a 1.5B, packed and plain in turn."""
+    models = {"packed": few_layers(True), "plain": few_layers(False)}
+    shapes = ((1, 1), (1, 5), (8, 1), (8, 5))
+    tokens = {shape: torch.full(shape, 9) for shape in shapes}
+    rows = {(how, batch): model.rows(batch, 64) for how, model in models.items() for batch in (1, 8)}
+
+    def work(how: str, shape: tuple[int, int]) -> Callable[[], float]:
+        start = torch.full(shape[:1], 32)
+        return partial(
+            seconds, lambda: [rows[how, shape[0]].read(tokens[shape], start, 32 + shape[1], shape[1]) for _ in range(3)]
+        )
+
+    def measure() -> list[Row]:
+        found = in_turn({f"{how} {shape}": work(how, shape) for how in models for shape in shapes})
+        verify = {how: ratios(found, f"{how} (1, 5)", f"{how} (1, 1)") for how in models}
+        return [
+            row(
+                "verification of 5 tokens ÷ of 1, packed weights",
+                1.8,
+                verify["packed"],
+                at_most=True,
+                detail=f"plain: {statistics.median(verify['plain']):.2f}",
+            ),
+            *(
+                row(
+                    f"plain ÷ packed weights, a pass of {batch} × {length}",
+                    1.0,
+                    ratios(found, f"plain {(batch, length)}", f"packed {(batch, length)}"),
+                )
+                for batch, length in shapes
+            ),
+        ]
+
+    once(benchmark, measure, take)
+
+
+@pytest.mark.skipif(not os.environ.get(REAL), reason=f"{REAL}=VERIFIER,DRAFTER names two models")
+def test_a_real_pair_beside_transformers(benchmark: BenchmarkFixture, take: Take) -> None:
+    pair = real(*os.environ[REAL].split(","))
+    alone, both = pair.decoder(None), pair.decoder(pair.drafter)
+
+    def measure() -> list[Row]:
+        found = in_turn(
+            {
+                "ours": partial(seconds, lambda: pair.decode(both)),
+                "assisted": partial(seconds, pair.assisted),
+                "ours alone": partial(seconds, lambda: pair.decode(alone)),
+                "generate": partial(seconds, pair.generate),
+            },
+            rounds=5,
+        )
+        return [
+            row("speculative tok/s ÷ generate(assistant_model), real pair", 3, ratios(found, "assisted", "ours")),
+            row("autoregressive tok/s ÷ generate, real pair", 1.3, ratios(found, "generate", "ours alone")),
         ]
 
     once(benchmark, measure, take)

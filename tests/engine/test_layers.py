@@ -1,4 +1,4 @@
-"""The verifier's own first layers as its drafter: lossless, all of them accept everything, replay = live, fine-tuned."""
+"""The verifier's own first layers as its drafter: lossless, all accept everything, replay = live, fine-tuned."""
 
 from __future__ import annotations
 

@@ -121,6 +121,9 @@ def test_its_revision_is_the_files_hash_and_it_is_unpacked_once(tmp_path: Path, 
     copy = shutil.copy(file, tmp_path / "another.gguf")
     assert load_model(str(copy)).identity == first.identity
     assert (made / "model.safetensors").stat().st_mtime_ns == before
+    assert load_model(str(file), revision=first.identity).identity == first.identity
+    wrong = f"gguf-sha256:{'0' * 64}"
+    assert f"its revision is {first.identity}, not {wrong}." in refusal(lambda: load_model(str(file), revision=wrong))
     other = load_model(str(write(tmp_path / "tiny.gguf", qwen2(seed=1), "Q8_0")))
     assert other.identity != first.identity
 

@@ -96,6 +96,9 @@ def test_what_is_packed_follows_from_size_and_kind(folder: Path, monkeypatch: py
     assert not load().packed
     size = sum(each.weight.numel() for each in load().hf.modules() if isinstance(each, torch.nn.Linear))
     monkeypatch.setattr(packing, "PACKS_FROM", size)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert not load().packed
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     assert load().packed
     assert load(options={"packing": "auto"}).packed
     assert not load(options=OFF).packed

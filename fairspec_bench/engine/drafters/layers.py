@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -34,7 +35,7 @@ def first_layers(model: Model, count: int) -> Model:
         raise FairspecError(f"layers:{count}: {model.name} has {model.layers} layers. Give at most as many.")
     if "forward" in vars(model.hf):  # accelerate's hooks are bound to the whole model
         raise FairspecError(f"layers:{count}: {model.name} is loaded with device_map. Leave that out.")
-    hf = _shallow(model.hf)
+    hf: Any = _shallow(model.hf)
     hf.config = copy.deepcopy(model.hf.config)
     text = hf.config.get_text_config(decoder=True)
     # The first list of as many modules as there are layers: those within a layer come later.
