@@ -47,7 +47,19 @@ MEASURE, IMPROVE, PUBLISH, LOOK = "Measure", "Improve", "Publish", "Look"
 # typer keeps its own copy of click: the class of usage errors is found through one of its children.
 USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 
+Others = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[DRAFTER]...", help="More drafters: a run folder each below --out, the verifier's work done once."
+    ),
+]
+
 STOPPED = 130  # what a shell calls a process that Ctrl-C ended; typer turns the interrupt into this status
+
+
+def with_others(drafter: str | None, others: list[str] | None) -> str | list[str] | None:
+    """All drafters of a command, one of them as it is."""
+    return [drafter, *others] if drafter is not None and others else drafter
 
 
 def _print_version(wanted: bool) -> None:
@@ -75,29 +87,36 @@ def common(
     epilog="Example:\n\n  fairspec run embedded:verifier embedded:drafter --suite embedded_math --limit 20",
 )
 @declared(*RUN, *parameters(ExecutionOptions))
-def run(options: dict[str, Any]) -> None:
+def run(options: dict[str, Any], others: Others = None) -> None:
     """Score a pair on suites. Resumable: rerun the same command."""
-    from fairspec_bench.api.runs import default_out
+    from fairspec_bench.api.runs import default_out, run_folders
     from fairspec_bench.api.runs import run as score
 
-    suites, folder = options.pop("suite"), options.pop("out")
-    folder = folder or default_out(options["verifier"], options["drafter"])
+    suites, folder, drafter = options.pop("suite"), options.pop("out"), with_others(options.pop("drafter"), others)
+    folder = folder or default_out(options["verifier"], drafter)
     with progress() as show:
-        report = score(suites=suites, out=folder, **options, on_progress=of_run(show), say=say)
-    if shard := report.config.shard:
-        say(f"shard {shard[0]}/{shard[1]} done: {folder}. When all are: fairspec merge OUT SHARD…")
-    else:
-        _print_first(report, folder)
+        found = score(suites=suites, drafter=drafter, out=folder, **options, on_progress=of_run(show), say=say)
+    reports = found if isinstance(found, dict) else {drafter: found}
+    for report, where in zip(reports.values(), run_folders(folder, drafter).values(), strict=True):
+        if shard := report.config.shard:
+            say(f"shard {shard[0]}/{shard[1]} done: {where}. When all are: fairspec merge OUT SHARD…")
+        else:
+            _print_first(report, where)
 
 
 @app.command(cls=GroupedCommand, rich_help_panel=MEASURE)
 @declared(*RUN)
-def plan(options: dict[str, Any]) -> None:
+def plan(options: dict[str, Any], others: Others = None) -> None:
     """Estimate the tokens, memory, disk and hours of a run."""
     from fairspec_bench.api.runs import plan as estimate
 
     silence()
-    _print_plan(estimate(suites=options.pop("suite"), **options))
+    drafter = with_others(options.pop("drafter"), others)
+    found = estimate(suites=options.pop("suite"), drafter=drafter, **options)
+    for name, each in found.items() if isinstance(found, dict) else [("", found)]:
+        if name:
+            say(f"{name}:")
+        _print_plan(each)
 
 
 @app.command(rich_help_panel=MEASURE)

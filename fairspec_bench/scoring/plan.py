@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -28,6 +28,7 @@ from fairspec_bench.schemas.prompts import Encoded
 from fairspec_bench.schemas.stages import MODES, unit_keys
 from fairspec_bench.scoring.prepare import RunContext, RunPrompts, encode, load_codec, load_suites, prepare
 from fairspec_bench.scoring.stages import MAKERS, Pace, Workload
+from fairspec_bench.scoring.verifier_states import states_bytes
 
 MEASURED_TOKENS, MEASUREMENTS, ENOUGH_NS = 128, 5, 250_000_000
 """Of a prompt, to be timed; how often anything is, at most, and after how many nanoseconds no more."""
@@ -38,6 +39,7 @@ BYTES_PER_BLOCK = 45
 BYTES_PER_LINE = 400
 BYTES_PER_DEPARTURE = 180
 NS_PER_HOUR = 3.6e12
+States = Literal["makes", "uses"]
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,13 @@ class _Size:
     parameters: int
     cache_bytes: int
     positions: int | None
+    width: int
 
 
-def plan_run(ask: RunOptions) -> Plan:
+def plan_run(ask: RunOptions, states: States | None = None) -> Plan:
     """Estimate a run. Weights that lie in a folder or the Hub's cache are timed; others are not fetched.
+
+    `states`: of several drafters, whether this run makes the references and the verifier's states, or uses those made.
 
     Raises `FairspecError` for what the run itself would refuse, as far as it can be known without weights.
     """
@@ -93,8 +98,9 @@ def plan_run(ask: RunOptions) -> Plan:
         return Plan(
             tasks=tasks,
             memory_bytes=_memory(sizes, tasks, ask),
-            disk_bytes=_disk(prepared.questions, gone, ask),
-            hours=_hours(prepared, models),
+            disk_bytes=_disk(prepared.questions, gone, ask)
+            + (_states(sizes[0], tasks, ask) if states == "makes" else 0),
+            hours=_hours(prepared, models, states),
             assumptions=(
                 *_COMMON,
                 _TIMED.format(tokens=MEASURED_TOKENS, device=ask.device),
@@ -109,7 +115,8 @@ def plan_run(ask: RunOptions) -> Plan:
     gone = {k for k, p in questions.encoded.items() if positions and len(p.ids) + p.max_new_tokens > positions}
     tasks = _tasks(questions, gone)
     assumptions = (*_COMMON, _UNTIMED, *_unfollowed(ask, _generation_config(ask.verifier)))
-    return Plan(tasks, _memory(sizes, tasks, ask), _disk(questions, gone, ask), None, assumptions)
+    disk = _disk(questions, gone, ask) + (_states(sizes[0], tasks, ask) if states == "makes" else 0)
+    return Plan(tasks, _memory(sizes, tasks, ask), disk, None, assumptions)
 
 
 _COMMON = (
@@ -187,6 +194,7 @@ def _size(config: Any, dtype: str) -> _Size:
         parameters=sum(parameter.numel() for parameter in empty.parameters()),
         cache_bytes=2 * text.num_hidden_layers * heads * head * DTYPES[dtype].itemsize,
         positions=max_positions(text),
+        width=text.hidden_size,
     )
 
 
@@ -249,10 +257,15 @@ def _disk(questions: RunPrompts, gone: set[str], ask: RunOptions) -> int:
     return total
 
 
+def _states(size: _Size, tasks: Sequence[TaskPlan], ask: RunOptions) -> int:
+    """Bytes of the verifier's states that a run of several drafters keeps."""
+    return states_bytes(size.width, DTYPES[ask.dtype].itemsize, sum(task.most_output_tokens for task in tasks))
+
+
 # --------------------------------------------------------------------------- hours
 
 
-def _hours(prepared: RunContext, models: Sequence[Model]) -> dict[str, float]:
+def _hours(prepared: RunContext, models: Sequence[Model], states: States | None = None) -> dict[str, float]:
     """Hours by stage, for the part of the run that was asked for."""
     config, encoded = prepared.config, prepared.questions.encoded
     paces = [_pace(model, prepared) for model in models]
@@ -264,7 +277,15 @@ def _hours(prepared: RunContext, models: Sequence[Model]) -> dict[str, float]:
         before = known.setdefault(unit.stage, set())
         prefixes = {prompt.ids[: prompt.shared] for prompt in prompts} - before
         before |= prefixes
-        load = Workload(config, prompts, sum(map(len, prefixes)), paces[0], paces[1] if len(paces) > 1 else None, exact)
+        load = Workload(
+            config,
+            prompts,
+            sum(map(len, prefixes)),
+            paces[0],
+            paces[1] if len(paces) > 1 else None,
+            exact,
+            states == "uses",
+        )
         spent[unit.stage] = spent.get(unit.stage, 0.0) + MAKERS[unit.stage].ns(load) / NS_PER_HOUR
     return spent
 

@@ -16,12 +16,12 @@ from fairspec_bench.engine.drafters.base import Drafter, DraftOutput, ReplaySess
 from fairspec_bench.engine.drafters.kinds import drafter_kind
 from fairspec_bench.engine.sampling import NEVER, log_probs
 from fairspec_bench.engine.speculative import as_request
-from fairspec_bench.engine.teacher_forcing import TeacherForcing
 from fairspec_bench.models.model import Model
 from fairspec_bench.schemas.config import SamplingParams
 from fairspec_bench.schemas.lines import Reference, Replay
 from fairspec_bench.schemas.prompts import Encoded
 from fairspec_bench.scoring.reference import pair
+from fairspec_bench.scoring.verifier_states import VerifierPass, VerifierStates, forced_pass
 
 BATCH_COPIES, TEXT_COPIES = 3, 11
 """About how many float32 tensors of the logits' shape are alive at once: of the batch, and of the text being scored."""
@@ -38,19 +38,21 @@ def replay(
     batch_size: int,
     chunk: str,
     memory_bytes: int = 2**30,
+    states: VerifierStates | None = None,
 ) -> Iterator[Replay]:
     """Score the drafter on every context of every reference, in the prompts' order.
 
     Prompts of similar output length share a batch. Logits are made in pieces such that the work on them stays within
-    about `memory_bytes`, beside weights and caches. Raises `FairspecError` if references and prompts do not match, or
-    where logits of either model are not finite.
+    about `memory_bytes`, beside weights and caches. The verifier's pass is taken from `states`, or kept there. Raises
+    `FairspecError` if references and prompts do not match, or where logits of either model are not finite.
     """
     pairs = pair(encoded, references)
     by_length = sorted(range(len(pairs)), key=lambda index: len(pairs[index][1].ids))
     replays: dict[int, Replay] = {}
     for first in range(0, len(pairs), batch_size):
         indices = by_length[first : first + batch_size]
-        scored = _score_batch(verifier, drafter, [pairs[index] for index in indices], sampling, seed, memory_bytes)
+        batch = [pairs[index] for index in indices]
+        scored = _score_batch(verifier, drafter, batch, sampling, seed, memory_bytes, states)
         replays |= {
             index: _record(contexts, drafter, pairs[index][1], sampling, chunk)
             for index, contexts in zip(indices, scored, strict=True)
@@ -120,20 +122,17 @@ def _score_batch(
     sampling: SamplingParams,
     seed: int,
     memory_bytes: int,
+    states: VerifierStates | None,
 ) -> list[Contexts]:
     """One teacher-forced pass over a batch; → the contexts of each text."""
     requests, texts = [as_request(prompt) for prompt, _ in pairs], [reference.ids for _, reference in pairs]
     counts = [len(ids) - 1 for ids in texts]
     longest = max(counts)
-    forced = TeacherForcing(
-        verifier,
-        [request.ids for request in requests],
-        texts,
-        [request.key for request in requests],
-        shared=[request.shared for request in requests],
+    piece = max(1, memory_bytes // position_bytes(len(pairs), verifier.vocab_size))
+    forced = (
+        states.verifier_pass(verifier, requests, texts, piece) if states else forced_pass(verifier, requests, texts)
     )
     reading = drafter.read(requests, texts, seed)
-    piece = max(1, memory_bytes // position_bytes(len(pairs), verifier.vocab_size))
     scored: list[list[Contexts]] = [[] for _ in pairs]
     for first in range(0, longest, piece):
         for index, contexts in _score_piece(forced, reading, counts, first, min(first + piece, longest), sampling):
@@ -142,7 +141,7 @@ def _score_batch(
 
 
 def _score_piece(
-    forced: TeacherForcing,
+    forced: VerifierPass,
     reading: ReplaySession,
     counts: Sequence[int],
     first: int,

@@ -22,6 +22,7 @@ from fairspec_bench.scoring.race import race
 from fairspec_bench.scoring.reference import NONE_GIVEN, Given, continuations
 from fairspec_bench.scoring.replay import replay
 from fairspec_bench.scoring.sweep import sweep
+from fairspec_bench.scoring.verifier_states import VerifierStates
 
 Keys = Sequence[str]
 
@@ -29,7 +30,14 @@ Keys = Sequence[str]
 class UnitRunner:
     """Makes the lines of any unit from what was made before, to which it adds them."""
 
-    def __init__(self, prepared: RunContext, cache: Path | None, given: Mapping[str, Given] = NONE_GIVEN):
+    def __init__(
+        self,
+        prepared: RunContext,
+        cache: Path | None,
+        given: Mapping[str, Given] = NONE_GIVEN,
+        states: Path | None = None,
+    ):
+        self.states = VerifierStates(states) if states else None
         self.prepared, self.config = prepared, prepared.config
         self.cache, self.given, self.known = cache, given, Dependencies()
         self.keys = unit_keys(prepared.config)
@@ -70,6 +78,7 @@ class UnitRunner:
             seed=self.config.seed,
             batch_size=self.config.batch_size,
             chunk=unit.chunk,
+            states=self.states,
         )
 
     def drafter_answers(self, unit: Unit, keys: Keys) -> Iterator[Answer]:
@@ -197,7 +206,7 @@ class Workload:
     """A unit to be made: the tokens of its prompts and, at most, of their outputs; and the models' paces.
 
     `prefix_tokens` are of the shared prefixes that no unit of the stage before it had, `float32` is the verifier's
-    pace in float32, where the run has it.
+    pace in float32, where the run has it. `kept`: references and the verifier's states are there, of another drafter.
     """
 
     config: RunConfig
@@ -206,6 +215,7 @@ class Workload:
     verifier: Pace
     drafter: Pace | None
     float32: Pace | None
+    kept: bool = False
 
     @property
     def ids(self) -> int:
@@ -251,9 +261,9 @@ class Maker:
 
 
 MAKERS: Mapping[str, Maker] = {
-    "reference": Maker(UnitRunner.references, lambda load: load.decoding(load.verifier)),
+    "reference": Maker(UnitRunner.references, lambda load: 0.0 if load.kept else load.decoding(load.verifier)),
     "answer": Maker(UnitRunner.answers, lambda load: 0.0),
-    "replay": Maker(UnitRunner.replays, lambda load: load.reading(load.verifier, load.drafter)),
+    "replay": Maker(UnitRunner.replays, lambda load: load.reading(None if load.kept else load.verifier, load.drafter)),
     "drafter_answer": Maker(UnitRunner.drafter_answers, lambda load: load.decoding(load.drafter or load.verifier)),
     "dtype_divergence": Maker(UnitRunner.divergences, lambda load: load.reading(load.float32)),
     "race": Maker(UnitRunner.timings, Workload.racing),

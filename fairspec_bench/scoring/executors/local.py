@@ -14,12 +14,22 @@ from fairspec_bench.scoring.stages import UnitRunner
 
 
 class LocalExecutor:
-    """See `executors.base.Executor`. `cache` keeps references for other runs, `given` are taken as they are."""
+    """See `executors.base.Executor`.
 
-    def __init__(self, prepared: RunContext, *, cache: Path | None = None, given: Mapping[str, Given] = NONE_GIVEN):
+    `cache` keeps references for other runs, `given` are taken as they are. `states` keeps the verifier's pass.
+    """
+
+    def __init__(
+        self,
+        prepared: RunContext,
+        *,
+        cache: Path | None = None,
+        given: Mapping[str, Given] = NONE_GIVEN,
+        states: Path | None = None,
+    ):
         self.config, self.dropped, self.notes = prepared.config, prepared.dropped, prepared.notes
         self.environments = (describe(prepared.config.device),)
-        self.runner = UnitRunner(prepared, cache, given)
+        self.runner = UnitRunner(prepared, cache, given, states)
 
     def make(self, left: Sequence[Unit], known: Dependencies, on_progress: OnProgress) -> Iterator[UnitResult]:
         """See `Executor.make`."""

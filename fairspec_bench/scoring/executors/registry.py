@@ -16,16 +16,17 @@ from fairspec_bench.scoring.prepare import prepare
 from fairspec_bench.scoring.scheduler import Say
 
 LOCAL = "local"
-Start = Callable[[RunOptions, Path | None, int | None, Say], AbstractContextManager[Executor]]
+Start = Callable[[RunOptions, Path | None, Path | None, int | None, Say], AbstractContextManager[Executor]]
 
 
 def start(
-    name: str, ask: RunOptions, *, cache: Path | None, workers: int | None, say: Say
+    name: str, ask: RunOptions, *, cache: Path | None, states: Path | None = None, workers: int | None, say: Say
 ) -> AbstractContextManager[Executor]:
     """An executor by its name, for as long as the context lasts; with a serving backend that engine's.
 
-    `cache` keeps references for other runs; `workers`: how many, where that is a choice; `say` gets a line for what
-    went wrong and was worked around. Raises `FairspecError`.
+    `cache` keeps references for other runs and `states`, if the executor is local, the verifier's pass over them.
+    `workers`: how many, where that is a choice; `say` gets a line for what went wrong and was worked around. Raises
+    `FairspecError`.
     """
     if name not in EXECUTORS:
         raise unknown("executor", name, EXECUTORS)
@@ -33,7 +34,7 @@ def start(
         raise FairspecError(f"workers={workers}: must be at least 1.")
     engine = BACKENDS[ask.backend].engine if ask.backend else None
     if engine is None:
-        return EXECUTORS[name](ask, cache, workers, say)
+        return EXECUTORS[name](ask, cache, states, workers, say)
     if name != LOCAL:
         raise FairspecError(
             f"executor={name}: not with backend={ask.backend}, which has executors of its own. Leave out one."
@@ -44,13 +45,17 @@ def start(
     return serving(getattr(import_module(module), attribute), ask)
 
 
-def _local(ask: RunOptions, cache: Path | None, workers: int | None, say: Say) -> AbstractContextManager[Executor]:
+def _local(
+    ask: RunOptions, cache: Path | None, states: Path | None, workers: int | None, say: Say
+) -> AbstractContextManager[Executor]:
     if workers is not None:
         raise FairspecError(f"workers={workers}: a local run is one process. Give --executor ray, or leave it out.")
-    return nullcontext(LocalExecutor(prepare(ask), cache=cache))
+    return nullcontext(LocalExecutor(prepare(ask), cache=cache, states=states))
 
 
-def _ray(ask: RunOptions, cache: Path | None, workers: int | None, say: Say) -> AbstractContextManager[Executor]:
+def _ray(
+    ask: RunOptions, cache: Path | None, states: Path | None, workers: int | None, say: Say
+) -> AbstractContextManager[Executor]:
     try:
         from fairspec_bench.scoring.executors.ray_cluster import on_ray
     except ModuleNotFoundError as error:
