@@ -189,6 +189,8 @@ def test_the_lowest_names_every_tie_and_its_interval_is_never_narrower_than_a_la
     names = Labels.load()
     (view,) = board([run], names)["s"]
     assert view.lowest("acceptance") == (("bn", "te"), zero)
+    run_page = Page(build.render([run])["runs/r.html"])
+    assert "Bangla bn, Telugu te" in run_page.words
     wide = Estimate(value=0.0, low=0.0, high=0.09)
     (view,) = board(
         [
@@ -203,6 +205,15 @@ def test_the_lowest_names_every_tie_and_its_interval_is_never_narrower_than_a_la
         names,
     )["s"]
     assert view.lowest("acceptance") == (("bn", "te"), wide)
+
+
+def test_more_ties_than_three_are_counted() -> None:
+    record = report(suites=("s",), languages=("en", "bn", "te", "th", "sw"), empty="")
+    zero = {"acceptance": Estimate(value=0.0, low=0.0, high=0.07)}
+    tasks = tuple(t.model_copy(update={"measures": {**t.measures, **zero}}) for t in record.suites[0].tasks)
+    suite = record.suites[0].model_copy(update={"tasks": tasks, "across": {}})
+    files = build.render([build.Run("r", "r", record.model_copy(update={"suites": (suite,)}))])
+    assert "Bangla bn, English en and 3 more" in Page(files["runs/r.html"]).words
 
 
 def test_runs_are_never_ordered_by_unfairness() -> None:
