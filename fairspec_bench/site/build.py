@@ -17,7 +17,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from fairspec_bench.metrics.catalogue import glossary
-from fairspec_bench.metrics.speed import race_sentence
 from fairspec_bench.metrics.sweep import payoff_words
 from fairspec_bench.metrics.validity import SHARES, is_above_tolerated
 from fairspec_bench.reporting.escape import inert
@@ -31,6 +30,7 @@ from fairspec_bench.scoring.run_folder import REPORT, RunFolder
 from fairspec_bench.site import findings, labels, stories, views
 from fairspec_bench.site.address import NOWHERE, Address
 from fairspec_bench.site.board import NEIGHBOURS, Board, Candidate, Entry, unranked_reason
+from fairspec_bench.site.documents import terms
 from fairspec_bench.site.downloads import COLUMNS, LICENCE, SCHEMAS, board_csv, board_json, schemas
 from fairspec_bench.site.labels import NOTHING, Labels, unique_slugs
 from fairspec_bench.site.pages import PAGES, Pages
@@ -49,7 +49,7 @@ FUNCTIONS: tuple[Callable[..., object], ...] = (
     labels.sampling_words,
     labels.is_web_address,
     labels.kind_title,
-    race_sentence,
+    labels.timer_words,
     payoff_words,
     is_above_tolerated,
     views.overview_plot,
@@ -235,6 +235,7 @@ def environment(folder: Path, names: Labels, boards: Sequence[Board] = (), addre
         text=_text,
         number=_number,
         glossary=glossary(),
+        terms=terms(),
         columns=COLUMNS,
         schemas=["board", *SCHEMAS],
         **{each.__name__: each for each in FUNCTIONS},
