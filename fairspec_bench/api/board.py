@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fairspec_bench.suites.tracks import Track
 from fairspec_bench.api.submissions import AUDITS, SUBMISSIONS, kept_check, submit_check
 
-MANY = 20
+MANY = 4
 """Submissions from which on it pays to check them in several processes."""
 
 

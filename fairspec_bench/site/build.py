@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,7 +18,6 @@ from markupsafe import Markup
 
 from fairspec_bench.metrics.advice import summaries
 from fairspec_bench.metrics.catalogue import glossary
-from fairspec_bench.metrics.speed import race_sentence
 from fairspec_bench.metrics.sweep import payoff_words
 from fairspec_bench.metrics.validity import SHARES, is_above_tolerated
 from fairspec_bench.reporting.escape import inert
@@ -32,15 +31,16 @@ from fairspec_bench.scoring.run_folder import REPORT, RunFolder
 from fairspec_bench.site import findings, labels, stories, views
 from fairspec_bench.site.address import NOWHERE, Address
 from fairspec_bench.site.board import NEIGHBOURS, Board, Candidate, Entry, unranked_reason
-from fairspec_bench.site.downloads import COLUMNS, SCHEMAS, board_csv, board_json, schemas
+from fairspec_bench.site.documents import terms
+from fairspec_bench.site.downloads import COLUMNS, LICENCE, SCHEMAS, board_csv, board_json, schemas
 from fairspec_bench.site.labels import NOTHING, Labels, unique_slugs
 from fairspec_bench.site.pages import PAGES, Pages
 from fairspec_bench.site.publish import MARKER, SiteError, publish
+from fairspec_bench.site.sharing import badge_words, badges, bibtex, croissant, events
 from fairspec_bench.site.views import Run, RunChange, SuiteView, change_views
 from fairspec_bench.suites.tracks import Track
 
 POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; base-uri 'none'; form-action 'none'"
-LICENCE = "Apache-2.0"
 ASSETS = ("style.css", "site.js")
 FUNCTIONS: tuple[Callable[..., object], ...] = (
     labels.figure,
@@ -50,11 +50,13 @@ FUNCTIONS: tuple[Callable[..., object], ...] = (
     labels.sampling_words,
     labels.is_web_address,
     labels.kind_title,
-    race_sentence,
     summaries,
+    labels.timer_words,
     payoff_words,
     is_above_tolerated,
     views.overview_plot,
+    badge_words,
+    bibtex,
 )
 """What every template can call by name, besides `findings`."""
 
@@ -148,24 +150,38 @@ def render(
     ]
     changed = [view for change in changes for view in change_views(change, every, folders or {})]
     assets = {name: (folder / name).read_text(encoding="utf-8") for name in ASSETS}
-    return {
+    made = {
         **assets,
         **dict(pages.top(suites=suites, runs=runs, changed=changed, refused=refused)),
         "404.html": _missing(pages, assets["style.css"], address),
         **dict(pages.runs(runs)),
         **dict(pages.of_boards()),
-        **{page: pages.page("refused.html", "../", entry=entry) for entry, page in refused},
-        "board.json": board_json(runs, boards, [entry for entry, _ in refused]),
+        **{page: pages.page("refused.html", page, entry=entry) for entry, page in refused},
+        "board.json": board_json(runs, boards, [entry for entry, _ in refused], stories.latest(runs, boards)),
         "board.csv": board_csv(runs, boards),
         MARKER: "",
         **schemas(),
+        **badges(boards),
     }
+    made["croissant.json"] = croissant(made["board.csv"], stories.latest(runs, boards), address)
+    return made | dict(_for_machines(pages, address, boards, made))
+
+
+def _for_machines(
+    pages: Pages, address: Address, boards: Sequence[Board], made: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
+    """What needs the site's own address: the list of its pages, and the feed of submissions and audits."""
+    if address.base_url:
+        listed = sorted(name for name in made if name.endswith(".html") and name != "404.html")
+        yield "sitemap.xml", pages.page("sitemap.xml", "sitemap.xml", listed=listed)
+        yield "robots.txt", f"User-agent: *\nAllow: /\nSitemap: {address.base_url}sitemap.xml\n"
+        yield "feed.xml", pages.page("feed.xml", "feed.xml", events=events(boards))
 
 
 def _missing(pages: Pages, css: str, address: Address) -> str:
     """The page for a missing address, shown at any depth: it carries its style, and links only from the site's root."""
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
-    return pages.page("404.html", address.root, css=Markup(css), digest=digest)
+    return pages.page("404.html", "404.html", root=address.root, css=Markup(css), digest=digest)
 
 
 def template_folder() -> Path:
@@ -221,8 +237,9 @@ def environment(folder: Path, names: Labels, boards: Sequence[Board] = (), addre
         text=_text,
         number=_number,
         glossary=glossary(),
+        terms=terms(),
         columns=COLUMNS,
-        schemas=list(SCHEMAS),
+        schemas=["board", *SCHEMAS],
         **{each.__name__: each for each in FUNCTIONS},
         findings=findings,
         stories=stories,

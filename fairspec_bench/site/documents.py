@@ -25,6 +25,7 @@ PAGES: Mapping[str, str] = {
     "REPRODUCING.md": "reproduce.html",
     "RULES.md": "rules.html",
     "CHANGELOG.md": "changelog.html",
+    "GLOSSARY.md": "glossary.html",
 }
 
 
@@ -44,6 +45,17 @@ def documents() -> tuple[Document, ...]:
     parsed = {name: _parse(text) for name, text in sources.items()}
     ids = {name: {str(t.attrGet("id")) for t in tokens if t.type == "heading_open"} for name, tokens in parsed.items()}
     return tuple(_document(name, tokens, ids) for name, tokens in parsed.items())
+
+
+def terms() -> dict[str, str]:
+    """What the glossary says of each of its terms, as plain text without the places in the code."""
+    found: dict[str, str] = {}
+    for item in re.findall(r"^- (.+?)(?=^-|^#|\Z)", _read("GLOSSARY.md"), re.M | re.S):
+        said = re.sub(r"\[METRICS\]\([^)]*\)( ·)?|`fairspec_bench/[^`]*`,?|`", "", " ".join(item.split()))
+        said = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", said).replace("*", "\0").replace("\0\0", "**").replace("\0", "")
+        for name, meaning in re.findall(r"\*\*([^*]+)\*\*[^*:]*: ([^*]+)", said):
+            found[name] = meaning.strip(" .;,") + "."
+    return found
 
 
 def _read(name: str) -> str:

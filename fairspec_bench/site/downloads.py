@@ -11,15 +11,19 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
+
 from fairspec_bench.reporting.escape import spreadsheet
-from fairspec_bench.schemas.base import Record
-from fairspec_bench.schemas.report import Estimate, Report
+from fairspec_bench.schemas.base import Record, Sha256
+from fairspec_bench.schemas.report import Estimate, RaceVerdict, Report
 from fairspec_bench.schemas.submission import Audit, Submission, Verified
 from fairspec_bench.site.board import MARKS, Board, Candidate, Entry
 from fairspec_bench.site.views import Run
 from fairspec_bench.suites.tracks import Track
 
 SCHEMA_VERSION = 4
+LICENCE = "Apache-2.0"  # of the code and the figures
 COLUMNS = (
     "track", "slug", "name", "verifier", "drafter", "gamma", "suite", "language", "measure", "value", "low", "high",
 )  # fmt: skip
@@ -37,15 +41,67 @@ SCHEMAS: Mapping[str, type[Record]] = {
 }
 
 
+class Figure(TypedDict):
+    """A figure and its 95 % interval; `null` is no data."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class SuiteFigures(TypedDict):
+    """A submission in one suite; `ranks` from the best to the lowest it may have, `null` where it has none."""
+
+    ranks: tuple[int, int] | None
+    noise_floor: float | None
+    levelled_down: tuple[str, ...]
+    across: dict[str, Figure]
+    languages: dict[str, dict[str, Figure]]
+
+
+class EntryFigures(TypedDict):
+    """A checked submission. `audited` says which of its claims were, `unranked` why it has no rank."""
+
+    slug: str
+    page: str
+    audited: dict[str, bool]
+    unranked: str | None
+    manifest_sha256: Sha256
+    submission: Submission
+    small_pair: bool
+    race_verdict: RaceVerdict
+    suites: dict[str, SuiteFigures]
+
+
+class Refused(TypedDict):
+    """A folder that the check refused, and its findings."""
+
+    slug: str
+    refusals: tuple[str, ...]
+
+
+class BoardFile(TypedDict):
+    """board.json. `date` is the day of the newest run or audit; `tracks` and `runs` as their own records have them."""
+
+    schema_version: int
+    date: str
+    licence: str
+    tracks: list[dict[str, Any]]
+    entries: list[EntryFigures]
+    refused: list[Refused]
+    runs: list[dict[str, Any]]
+
+
 def schemas() -> dict[str, str]:
-    """The JSON schema of each record, by its file."""
+    """The JSON schema of each record and of board.json, by its file."""
+    found = {name: kind.model_json_schema() for name, kind in SCHEMAS.items()}
+    found["board"] = TypeAdapter(BoardFile).json_schema()
     return {
-        f"schemas/{name}.json": json.dumps(kind.model_json_schema(), indent=1, sort_keys=True) + "\n"
-        for name, kind in SCHEMAS.items()
+        f"schemas/{name}.json": json.dumps(schema, indent=1, sort_keys=True) + "\n" for name, schema in found.items()
     }
 
 
-def board_json(runs: Sequence[Run], boards: Sequence[Board] = (), refused: Sequence[Entry] = ()) -> str:
+def board_json(runs: Sequence[Run], boards: Sequence[Board] = (), refused: Sequence[Entry] = (), date: str = "") -> str:
     """Every figure of the site, with what made it, as JSON in ASCII; one submission or run a line."""
     parts = {
         "tracks": [_track(board) for board in boards],
@@ -54,7 +110,8 @@ def board_json(runs: Sequence[Run], boards: Sequence[Board] = (), refused: Seque
         "runs": [_run(run) for run in runs],
     }
     lines = ",\n".join(f'"{name}": [{_lines(records)}]' for name, records in parts.items())
-    return f'{{"schema_version": {SCHEMA_VERSION},\n{lines}}}\n'
+    head = f'"schema_version": {SCHEMA_VERSION}, "date": {json.dumps(date)}, "licence": {json.dumps(LICENCE)}'
+    return f"{{{head},\n{lines}}}\n"
 
 
 def _lines(records: Sequence[Mapping[str, Any]]) -> str:

@@ -5,6 +5,7 @@ Templates call these functions by name (`findings.…`); they return text, typed
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -146,6 +147,18 @@ def languages_by_acceptance(placed: Sequence[Placed]) -> list[str]:
             value = task.measures.get("acceptance", NOTHING).value
             totals.setdefault(task.language, []).append(0.0 if value is None else value)
     return sorted(totals, key=lambda code: (-sum(totals[code]) / len(totals[code]), code))
+
+
+def languages_json(board: Board, suite: str, labels: Labels) -> str:
+    """The languages of a board's table as the script reads them: pairs of code and name, by name."""
+    codes = {code for placed in board.ranked(suite) for code in placed.view.codes}
+    return json.dumps(sorted(([code, labels.language(code)] for code in codes), key=lambda pair: pair[1]))
+
+
+def acceptance_json(view: SuiteView) -> str:
+    """The acceptance of each language that has one, by its code."""
+    known = {code: view.acceptance_of(code).value for code in view.codes}
+    return json.dumps({code: round(value, 6) for code, value in known.items() if value is not None})
 
 
 def leaders(board: Board, suite: str) -> list[SuiteView]:

@@ -17,9 +17,10 @@ from babel import Locale, UnknownLocaleError
 from fairspec_bench.engine.drafters.kinds import DRAFTER_KINDS
 from fairspec_bench.metrics.catalogue import definitions
 from fairspec_bench.metrics.measure import Definition, Kind
+from fairspec_bench.metrics.speed import ENOUGH_ROUNDS, race_sentence
 from fairspec_bench.reporting.svg import NO_DATA
 from fairspec_bench.schemas.config import SamplingParams
-from fairspec_bench.schemas.report import Estimate
+from fairspec_bench.schemas.report import Estimate, RaceVerdict
 
 NOTHING = Estimate()
 LARGE = 1e4  # from here on every kind is written as a plain number
@@ -122,6 +123,15 @@ def span(low: int, high: int) -> str:
 def name_list(names: Sequence[str]) -> str:
     """Names in a sentence: `a`, `a and b`, `a, b and c`."""
     return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+
+
+def timer_words(verdict: RaceVerdict) -> str:
+    """Whether the clock of a race can be trusted: how far the baseline raced against itself is from 1."""
+    ratio = verdict.ratio
+    if not verdict.quiet or ratio.low is None or ratio.high is None:
+        return race_sentence(verdict)
+    few = f", but only {verdict.rounds} rounds" if verdict.rounds < ENOUGH_ROUNDS else ""
+    return f"timer check passed (±{100 * max(abs(ratio.low - 1), abs(ratio.high - 1)):.1f} %){few}"
 
 
 def sampling_words(sampling: SamplingParams) -> str:

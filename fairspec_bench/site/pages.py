@@ -63,36 +63,40 @@ class Pages:
         self.language_pages = language_pages(boards, labels, self.languages)
         self.viewers = {board.slug: list(Texts(board).viewers()) for board in boards}
 
-    def page(self, template: str, root: str = "", /, **values: object) -> str:
-        """A page by its template; `root` leads from it to the top of the site."""
-        return self.templates.get_template(template).render(root=root, **values)
+    def page(self, template: str, path: str, /, **values: object) -> str:
+        """The page at `path` by its template, which sees the `path` and the way from it to the top, `root`."""
+        root = "../" * path.count("/")
+        return self.templates.get_template(template).render(**{"path": path, "root": root, **values})
 
     def top(self, **values: object) -> Iterator[tuple[str, str]]:
         """The pages of `PAGES` and the documents; `values` are what their templates use besides the boards."""
         written = {document.page: document for document in documents()}
         for page in PAGES:
             if page.name not in written and (self.boards or not page.needs_boards):
-                yield page.name, self.page(page.name, pages=self, **values)
+                yield page.name, self.page(page.name, page.name, pages=self, **values)
         for name, document in written.items():
-            yield name, self.page("document.html", document=document)
+            yield name, self.page("document.html", name, document=document)
 
     def runs(self, runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
         for run in runs:
             views = [SuiteView(run, suite, self.labels) for suite in run.report.suites]
-            yield run.page, self.page("run.html", "../", run=run, views=views)
+            yield run.page, self.page("run.html", run.page, run=run, views=views)
 
     def of_boards(self) -> Iterator[tuple[str, str]]:
         """Tracks, submissions, pairs and languages."""
         for board in self.boards:
             viewers = self.viewers[board.slug]
-            yield board.page, self.page("track.html", "../", board=board, pages=self.languages, viewers=viewers)
+            yield board.page, self.page("track.html", board.page, board=board, pages=self.languages, viewers=viewers)
             for viewer in viewers:
                 others = [each for each in viewers if each.suite == viewer.suite]
-                yield viewer.page, self.page("tokens.html", "../", viewer=viewer, others=others, hrefs=self.languages)
+                yield (
+                    viewer.page,
+                    self.page("tokens.html", viewer.page, viewer=viewer, others=others, hrefs=self.languages),
+                )
             yield from self._submissions(board)
             yield from self._pairs(board)
         for page in self.language_pages:
-            yield page.page, self.page("language.html", "../", language=page, viewers=self.viewers)
+            yield page.page, self.page("language.html", page.page, language=page, viewers=self.viewers)
 
     def _submissions(self, board: Board) -> Iterator[tuple[str, str]]:
         hrefs = {code: f"../{page}" for code, page in self.languages.items()}
@@ -102,7 +106,7 @@ class Pages:
                 each.page,
                 self.page(
                     "submission.html",
-                    "../",
+                    each.page,
                     board=board,
                     candidate=each,
                     hrefs=hrefs,
@@ -135,7 +139,7 @@ class Pages:
         for first, second in board.pairs:
             values = {"first": first, "second": second, "compared": board.compared(first, second)}
             page = self.pairs[board.slug][first.slug, second.slug]
-            yield page, self.page("comparison.html", "../", board=board, pages=self.languages, **values)
+            yield page, self.page("comparison.html", page, board=board, pages=self.languages, **values)
 
 
 def _tasks(candidate: Candidate) -> Iterator[TaskReport]:

@@ -237,7 +237,7 @@ def plane(uid: str, title: str, desc: str, x_title: str, spots: Sequence[Spot], 
     height, top = 340, 14
     xs = [v for s in spots for v in (s.across.value, s.across.low, s.across.high) if v is not None]
     ys = [v for s in spots for v in (s.up.value, s.up.high) if v is not None]
-    place = Placer(close_axis(x_title, xs, unit), 9, 97)
+    place = Placer(close_axis(x_title, xs, unit), 13, 93)
     up = root_axis("unfairness U, nats²", [*ys, floor])
 
     def down(value: float) -> float:
@@ -245,14 +245,14 @@ def plane(uid: str, title: str, desc: str, x_title: str, spots: Sequence[Spot], 
 
     bottom = top + height
     body = [_band(down(floor), bottom)] if floor > 0 else []
-    body += [line("9%", down(t), "97%", down(t), "grid") for t in up.ticks]
-    body += [text(f"{t:.2g}", "7.5%", down(t) + 4, "end muted") for t in up.ticks]
+    body += [line("13%", down(t), "93%", down(t), "grid") for t in up.ticks]
+    body += [text(f"{t:.2g}", "0%", down(t) + 4, "muted") for t in up.ticks]
     body += [line(place(t), top, place(t), bottom, "grid") for t in place.axis.ticks]
     body += [text(place.axis.text(t), place(t), bottom + 18, "middle muted") for t in place.axis.ticks]
-    body.append(text(f"{x_title} →", "97%", bottom + 38, "end muted"))
-    body.append(text("unfairness U, nats²; fairer ↓", "0%", bottom + 38, "muted"))
+    body.append(text(f"{x_title} →", "100%", bottom + 38, "end muted"))
+    body.append(text("U, nats²; fairer ↓", "0%", bottom + 38, "muted"))
     if floor > 0:
-        body.append(text("noise", "96.5%", bottom - 6, "end muted"))
+        body.append(text("noise", "92.5%", bottom - 6, "end muted"))
     crowded = len(spots) > WHISKERS
     for spot in sorted(spots, key=lambda s: (s.number is not None, s.front)):
         body.append(_spot(spot, place, down, bare=crowded and spot.number is None))
@@ -260,7 +260,7 @@ def plane(uid: str, title: str, desc: str, x_title: str, spots: Sequence[Spot], 
 
 
 def _band(top: float, bottom: float) -> Markup:
-    return element("rect", x="9%", y=top, width="88%", height=max(1.0, bottom - top), class_="noise")
+    return element("rect", x="13%", y=top, width="80%", height=max(1.0, bottom - top), class_="noise")
 
 
 def _spot(spot: Spot, place: Placer, down: Down, *, bare: bool) -> Markup:

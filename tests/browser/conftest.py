@@ -40,13 +40,15 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = [path.parent for path in sorted((ROOT / "docs" / "results").glob("ntrex-*/run.json"))]
     audited = board_sample.entry("audited", 6, raced=True)
     assert audited.verified is not None
+    first, *others = board_sample.many(3)
     entries = [
-        *board_sample.many(2),
+        replace(first, folder=ROOT / "submissions" / "plain"),
+        *others,
         replace(audited, audit=board_sample.audit(audited.verified)),
         Entry("refused", None, ("run/report.json: acceptance of sw is .9, its lines say .8.",)),
     ]
     out = tmp_path_factory.mktemp("board") / "site"
-    build_site(runs[:1], out, tracks=[board_sample.track()], entries=entries)
+    build_site(runs[:1], out, tracks=[board_sample.track(baseline="baseline")], entries=entries)
     return out
 
 

@@ -64,3 +64,43 @@ def test_a_table_says_how_it_is_presorted_and_is(browser: Browser, site: Path) -
                 found = [v for v in values(table, int(head.evaluate("e => e.cellIndex"))) if v is not None]
                 assert found == sorted(found, reverse=head.get_attribute("aria-sort") == "descending"), path
     assert told, "no table tells how it is sorted"
+
+
+def test_a_board_is_chosen_by_language_kind_audit_and_race_in_the_address(browser: Browser, site: Path) -> None:
+    with visit(browser, site) as opened:
+        page = opened.open("tracks/embedded.html", "s1-acceptance.lang=te&s1-acceptance.audited=1")
+        table, tools = page.locator("#s1-acceptance"), page.locator(".tools").first
+        assert tools.get_by_role("combobox", name="Language").input_value() == "te"
+        assert table.locator("tbody tr:visible").count() == 1
+        tools.get_by_role("checkbox", name="audited").uncheck()
+        told = [float(each.split()[-1]) for each in table.locator(".in-language").all_inner_texts()]
+        assert len(told) == table.locator("tbody tr").count() > 2
+        assert told == sorted(told, reverse=True)
+        tools.get_by_role("checkbox", name="raced").check()
+        assert 0 < table.locator("tbody tr:visible").count() < len(told)
+        page.wait_for_timeout(300)
+        assert page.url.endswith("#s1-acceptance.lang=te&s1-acceptance.raced=1")
+        tools.get_by_role("searchbox").fill("no such words")
+        assert tools.get_by_role("status").inner_text() == "No row fits. Reset shows all."
+        tools.get_by_role("button", name="Reset").click()
+        assert table.locator(".in-language").count() == 0
+        assert table.locator("tbody tr:visible").count() == len(told)
+        page = opened.open(
+            "tracks/embedded.html", "s1-acceptance.lang=xx&s1-acceptance.kind=%3Cb%3E&s1-acceptance.raced=2"
+        )
+        assert page.locator("#s1-acceptance tbody tr:visible").count() == len(told)
+        assert opened.complaints == []
+
+
+def test_a_figure_is_taken_along_as_svg_png_and_csv(browser: Browser, site: Path, tmp_path: Path) -> None:
+    with visit(browser, site) as opened:
+        page = opened.open("submissions/baseline.html")
+        figure = page.locator("figure").first
+        begins = {"SVG": b"<svg", "PNG": b"\x89PNG", "CSV": b'"Language","Value"'}
+        for kind, start in begins.items():
+            with page.expect_download() as taken:
+                figure.get_by_role("button", name=kind).click()
+            taken.value.save_as(tmp_path / kind)
+            assert taken.value.suggested_filename.endswith(f".{kind.lower()}")
+            assert (tmp_path / kind).read_bytes().startswith(start), kind
+        assert opened.complaints == []

@@ -33,6 +33,27 @@ BEYOND_IT = (
 )
 
 
+# Words of a plot that its edges, or the page's, cut off by more than a letter's side bearing.
+CUT = """() => [...document.querySelectorAll("svg.plot")].flatMap((plot) => {
+  const edge = plot.getBoundingClientRect();
+  const out = (r) => r.width && (r.left < edge.left - 3 || r.right > edge.right + 3);
+  return [...plot.querySelectorAll("text")].filter((t) => out(t.getBoundingClientRect())).map((t) => t.textContent);
+})"""
+
+
+@pytest.mark.parametrize("width", [320, 390, WIDE, 1920])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_no_kind_of_page_overflows_or_cuts_the_words_of_a_plot(
+    browser: Browser, site: Path, scheme: str, width: int
+) -> None:
+    found = []
+    with visit(browser, site, scheme=scheme, width=width) as opened:
+        for path in kinds(site):
+            page = opened.open(path)
+            found += [f"{path}: {line}" for line in [opened.overflow(), *page.evaluate(CUT)] if line]
+    assert not found, "\n".join(found)
+
+
 @pytest.mark.parametrize("width", [NARROW, WIDE])
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_no_page_complains_asks_outside_or_overflows(browser: Browser, site: Path, scheme: str, width: int) -> None:

@@ -27,10 +27,11 @@ from site_sample import LANGUAGES, around, report, run_folder
 from fairspec_bench.metrics.catalogue import across, measures
 from fairspec_bench.reporting import escape
 from fairspec_bench.schemas.base import FairspecError
-from fairspec_bench.schemas.report import BestGamma, Estimate, Payoff, Report, SweepCell, SweepReport
+from fairspec_bench.schemas.report import BestGamma, Estimate, Payoff, RaceVerdict, Report, SweepCell, SweepReport
 from fairspec_bench.site import build, build_site, publish
+from fairspec_bench.site.documents import terms
 from fairspec_bench.site.downloads import board_csv
-from fairspec_bench.site.labels import Labels, figure, slugify
+from fairspec_bench.site.labels import Labels, figure, slugify, timer_words
 from fairspec_bench.site.pages import PAGES
 from fairspec_bench.site.views import board
 
@@ -71,7 +72,7 @@ def without(source: Report, *names: str) -> Report:
 # --------------------------------------------------------------------------- pages
 
 
-DOCUMENTS = {"metrics.html", "submit.html", "reproduce.html", "rules.html", "changelog.html"}
+DOCUMENTS = {"metrics.html", "submit.html", "reproduce.html", "rules.html", "changelog.html", "glossary.html"}
 OWN = {"404.html", *DOCUMENTS, *(page.name for page in PAGES if not page.needs_boards)}
 
 
@@ -189,6 +190,8 @@ def test_the_lowest_names_every_tie_and_its_interval_is_never_narrower_than_a_la
     names = Labels.load()
     (view,) = board([run], names)["s"]
     assert view.lowest("acceptance") == (("bn", "te"), zero)
+    run_page = Page(build.render([run])["runs/r.html"])
+    assert "Bangla bn, Telugu te" in run_page.words
     wide = Estimate(value=0.0, low=0.0, high=0.09)
     (view,) = board(
         [
@@ -203,6 +206,15 @@ def test_the_lowest_names_every_tie_and_its_interval_is_never_narrower_than_a_la
         names,
     )["s"]
     assert view.lowest("acceptance") == (("bn", "te"), wide)
+
+
+def test_more_ties_than_three_are_counted() -> None:
+    record = report(suites=("s",), languages=("en", "bn", "te", "th", "sw"), empty="")
+    zero = {"acceptance": Estimate(value=0.0, low=0.0, high=0.07)}
+    tasks = tuple(t.model_copy(update={"measures": {**t.measures, **zero}}) for t in record.suites[0].tasks)
+    suite = record.suites[0].model_copy(update={"tasks": tasks, "across": {}})
+    files = build.render([build.Run("r", "r", record.model_copy(update={"suites": (suite,)}))])
+    assert "Bangla bn, English en and 3 more" in Page(files["runs/r.html"]).words
 
 
 def test_runs_are_never_ordered_by_unfairness() -> None:
@@ -291,6 +303,29 @@ def test_a_sweep_has_its_four_tables(tmp_path: Path) -> None:
     assert [english, "4", "half", "0.250", "1.00"] in rows
     assert not [row for row in rows if row[0] == telugu and "half" in row]
     assert ["1", "4", "1.31×", "1.30×", "–", "–"] in rows
+
+
+def test_terms_have_their_meaning_from_the_glossary_on_demand_without_a_script(site: Path) -> None:
+    known = terms()
+    assert known["γ"].startswith("how many a block proposes")
+    assert known["drafter"].startswith("proposes tokens")
+    assert not [
+        meaning for meaning in known.values() if "`" in meaning or "fairspec_bench/" in meaning or "](" in meaning
+    ]
+    for name in ("index.html", "runs/demo.html"):
+        page = Page((site / name).read_text(encoding="utf-8"))
+        targets = page.values("popovertarget")
+        ids = {attrs["id"] for _, attrs in page.elements if "popover" in attrs}
+        assert targets
+        assert set(targets) == ids
+    assert known["drafter"] in Page((site / "index.html").read_text(encoding="utf-8")).words
+
+
+def test_the_clock_is_told_in_plain_words(site: Path) -> None:
+    words = Page((site / "runs/demo.html").read_text(encoding="utf-8")).words
+    assert "timer check passed (±1.5 %)" in words
+    noisy = RaceVerdict(status="noisy", ratio=around(1.09, 0.04), rounds=5)
+    assert timer_words(noisy).startswith("too noisy: no verdict")
 
 
 def test_the_glossary_defines_every_measure_and_only_those(site: Path) -> None:
