@@ -170,7 +170,7 @@ def submit_audit(
     *,
     auditor: str,
     verifier: str | None = None,
-    sample: int = 5,
+    sample: int = 45,
     fresh: int = 10,
     races: int = 1,
     seed: int | None = None,
@@ -186,7 +186,7 @@ def submit_audit(
         drafter: the folder or Hub id that holds it here, by default the submission's name of it.
         auditor: who audits.
         verifier: where the track's verifier lies here.
-        sample: prompts of each language that are scored again.
+        sample: prompts of each language that are scored again; fewer give no mark of audited drafts.
         fresh: unseen prompts of each language.
         races: raced prompts of each language that are raced again.
         seed: of the sample, drawn now by default.
