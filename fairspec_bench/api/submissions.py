@@ -146,6 +146,9 @@ def changed_submission(base: str, root: str | Path = ".") -> Path:
     Raises `FairspecError` where anything else is changed too, or nothing: one pull request, one submission.
     """
     command = ["git", "-C", str(root), "diff", "--name-only", "--no-renames", "--no-ext-diff", "-z", f"{base}...HEAD"]
+    from fairspec_bench.submissions.pack import SLUG
+    from fairspec_bench.submissions.reading import unsafe_name
+
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=True)
     except (OSError, subprocess.CalledProcessError) as error:
@@ -158,6 +161,8 @@ def changed_submission(base: str, root: str | Path = ".") -> Path:
     if other or len(homes) != 1 or folder.name[0] in "._":
         shown = ascii((other or sorted(homes) or ["nothing"])[0])
         raise FairspecError(f"{shown}: changed. A pull request holds one folder {SUBMISSIONS}/SLUG and nothing else.")
+    if not SLUG.fullmatch(folder.name) or unsafe_name(folder.name):
+        raise FairspecError(f"{folder.name!a}: no slug. Use lower-case letters, digits and hyphens, at most 63.")
     if not folder.is_dir():
         raise FairspecError(f"{folder}: removed. Ask the maintainers to withdraw a submission (CONTRIBUTING.md).")
     return folder

@@ -80,7 +80,7 @@ class Candidate:
         audit = self.entry.audit
         if audit is None or audit.manifest_sha256 != self.verified.manifest_sha256:
             return ()
-        prompts = Counter(PromptKey(key).task for key in self.verified.sums.keys)
+        prompts = Counter(str(PromptKey(key).task) for key in self.verified.sums.keys)
         found = (audit.reproduced and enough(audit, prompts), audit.times, audit.generalises)
         return tuple(mark for mark, yes in zip(MARKS, found, strict=True) if yes)
 
@@ -273,7 +273,11 @@ class Board:
 
     @cached_property
     def _fine_tuned(self) -> set[tuple[str, str]]:
-        pairs = ((parent, each) for each in self.candidates if (parent := self.parent(each)) is not None)
+        places = self.places(self.suites[0])
+        order = sorted(
+            self.candidates, key=lambda each: places[each.slug].place if each.slug in places else len(places)
+        )
+        pairs = ((parent, each) for each in order if (parent := self.parent(each)) is not None)
         return {(parent.slug, each.slug) for parent, each in list(pairs)[:WHOLE_PAIRS]}
 
 

@@ -254,14 +254,14 @@ def _raced(
         return ()
     here = describe(prepared.config.device)
     there = verified.report.environments
-    unlike = [found for each in there if (found := same_machine(each, here, timed=True, versions=False))]
+    unlike = [word for each in there if (word := same_machine(each, here, timed=True, versions=False))]
     if len(unlike) == len(there) or prepared.config.backend != verified.report.config.backend:
         say(f"not raced: this is another machine ({unlike[0] if unlike else prepared.config.backend})")
         return ()
     say(f"racing {len(keys)} of the raced prompts")
-    found: list[Timing] = []
+    timings: list[Timing] = []
     for key in keys:
-        found += race(
+        timings += race(
             prepared.verifier,
             drafter,
             [prepared.questions.encoded[key]],
@@ -277,7 +277,7 @@ def _raced(
         PromptKey(key).task: [each for each in keys if PromptKey(each).task == PromptKey(key).task] for key in keys
     }
     return tuple(
-        AuditedRace(task=task, prompts=len(mine), claimed=_speedup(claims, mine), found=_speedup(found, mine))
+        AuditedRace(task=task, prompts=len(mine), claimed=_speedup(claims, mine), found=_speedup(timings, mine))
         for task, mine in tasks.items()
     )
 
