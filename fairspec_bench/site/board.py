@@ -274,9 +274,8 @@ class Board:
     @cached_property
     def _fine_tuned(self) -> set[tuple[str, str]]:
         places = self.places(self.suites[0])
-        order = sorted(
-            self.candidates, key=lambda each: places[each.slug].place if each.slug in places else len(places)
-        )
+        order = [placed.candidate for placed in places.values()]
+        order += [each for each in self.candidates if each.slug not in places]
         pairs = ((parent, each) for each in order if (parent := self.parent(each)) is not None)
         return {(parent.slug, each.slug) for parent, each in list(pairs)[:WHOLE_PAIRS]}
 

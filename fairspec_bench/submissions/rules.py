@@ -210,8 +210,9 @@ def _check_sums(replay: Replay, contexts: int, at: Place) -> None:
 def _check_misses(replay: Replay, reference: Reference, entropy: float | None, at: Place) -> None:
     """A draft that is not the text's token is a distance between p and q.
 
-    There q prefers another token than p does, so TV is at least half of p's lead, p₁ − p₂. That is at least 1 − h / ln 2
-    at entropy h: 0 where two tokens share all, and concave. Σ TV over misses is thus at least (misses − H / ln 2) / 2.
+    There q prefers another token than p does, so TV is at least half of p's lead, p₁ − p₂. At entropy h that lead is at
+    least 1 − h / ln 2 (it is concave in h, 1 at 0, and 0 where two tokens share all): Σ TV is at least
+    (misses − H / ln 2) / 2.
     """
     if replay.overlap is None:
         return

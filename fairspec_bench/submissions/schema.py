@@ -81,7 +81,7 @@ def _check_entry(entry: Submission, findings: Findings, lines: list[str]) -> Non
         "drafter.method": entry.drafter.method or "a",
         **{f"authors.{place}": author for place, author in enumerate(entry.authors)},
     }.items():
-        if fault := name_fault(text):
+        if text != BLANK and (fault := name_fault(text)):
             add("S012", field, text, f"a name without {fault}")
     if said := RESERVED.search(entry.name.casefold()):
         add("S012", "name", entry.name, f"a name without {said[0]!r}, which the board says")
