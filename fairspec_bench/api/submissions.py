@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import re
 import secrets
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import date
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,7 @@ from fairspec_bench.engine.drafters.kinds import drafter_kind
 from fairspec_bench.engine.drafters.spec import drafter_spec
 from fairspec_bench.models.hub import COMMIT, local_folder
 from fairspec_bench.schemas.base import FairspecError
-from fairspec_bench.schemas.io import read_record, write_record
+from fairspec_bench.schemas.io import GZIP, read_record, write_record
 from fairspec_bench.schemas.options import (
     AuditOptions,
     PairOptions,
@@ -41,8 +43,8 @@ if TYPE_CHECKING:
 SUBMISSIONS = Path("submissions")
 AUDITS = "_audits"
 """The folder beside the submissions where maintainers keep audits: no slug begins so."""
-CHECKER = 1
-"""Raised whenever the check finds more than before: what an older one passed is checked again."""
+DECIDES = ("submissions", "metrics", "schemas", "suites", "scoring/run_folder.py", "engine/drafters/kinds.py")
+"""The sources that a verdict follows from: what others passed is checked again."""
 MACHINE = tuple(map(unswept, parameters(RunOptions, ("device", "batch_size"))))
 """Options of a run that depend on the machine: a track leaves them free."""
 RACES = parameters(RunOptions, ("race_prompts", "race_rounds", "race_width", "race_budget"))
@@ -101,7 +103,8 @@ def submit_score(
     entry = pack.read_entry(folder)
     track, track_references = _track(str(entry.get("track")), tracks)
     out = folder / RUN_FOLDER
-    if out.exists() and not (out / RUN).exists():
+    if (out / f"{RUN}{GZIP}").exists():
+        pack.compress(folder)
         raise FairspecError(f"{out}: is scored. Seal it with fairspec submit pack, or remove it to score again.")
     name = str(entry.get("drafter", {}).get("repo"))
     chosen = _track_options(track, name, drafter or name, verifier, **options)
@@ -140,12 +143,17 @@ def submit_check(folder: str | Path, *, keep: bool = True, tracks: Path | None =
     return verdict
 
 
-def changed_submission(base: str, root: str | Path = ".") -> Path:
+def changed_submission(base: str, root: str | Path = ".", *, tracks: Path | None = None) -> Path:
     """The one submission folder that a branch changes since `base`, of the git checkout at `root`.
 
-    Raises `FairspecError` where anything else is changed too, or nothing: one pull request, one submission.
+    Raises `FairspecError` where anything else is changed too, or nothing: one pull request, one submission; for a name
+    that is no slug; and for a track that is archived.
     """
     command = ["git", "-C", str(root), "diff", "--name-only", "--no-renames", "--no-ext-diff", "-z", f"{base}...HEAD"]
+    from fairspec_bench.submissions import pack
+    from fairspec_bench.submissions.reading import unsafe_name
+    from fairspec_bench.suites.tracks import list_tracks as tracks_of
+
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=True)
     except (OSError, subprocess.CalledProcessError) as error:
@@ -158,8 +166,17 @@ def changed_submission(base: str, root: str | Path = ".") -> Path:
     if other or len(homes) != 1 or folder.name[0] in "._":
         shown = ascii((other or sorted(homes) or ["nothing"])[0])
         raise FairspecError(f"{shown}: changed. A pull request holds one folder {SUBMISSIONS}/SLUG and nothing else.")
+    if not pack.SLUG.fullmatch(folder.name) or unsafe_name(folder.name):
+        raise FairspecError(f"{folder.name!a}: no slug. Use lower-case letters, digits and hyphens, at most 63.")
     if not folder.is_dir():
         raise FairspecError(f"{folder}: removed. Ask the maintainers to withdraw a submission (CONTRIBUTING.md).")
+    archived = {track.name: track.archived for track in tracks_of(tracks) if track.archived}
+    try:
+        name = str(pack.read_entry(folder).get("track"))
+    except FairspecError:
+        return folder  # the check says what is wrong with it
+    if name in archived:
+        raise FairspecError(f"track {name}: takes no submissions ({archived[name]}). Choose another.")
     return folder
 
 
@@ -170,7 +187,7 @@ def submit_audit(
     *,
     auditor: str,
     verifier: str | None = None,
-    sample: int = 5,
+    sample: int = 45,
     fresh: int = 10,
     races: int = 1,
     seed: int | None = None,
@@ -186,7 +203,7 @@ def submit_audit(
         drafter: the folder or Hub id that holds it here, by default the submission's name of it.
         auditor: who audits.
         verifier: where the track's verifier lies here.
-        sample: prompts of each language that are scored again.
+        sample: prompts of each language that are scored again; fewer give no mark of audited drafts.
         fresh: unseen prompts of each language.
         races: raced prompts of each language that are raced again.
         seed: of the sample, drawn now by default.
@@ -323,7 +340,20 @@ def _published(drafter: str) -> dict[str, Path]:
 
 
 def kept_check(manifest_sha256: str) -> Path:
-    return cache_folder().parent / "verified" / str(CHECKER) / f"{manifest_sha256}.json.gz"
+    """Where a verdict by these sources is kept."""
+    return cache_folder().parent / "verified" / checker_sha256()[:16] / f"{manifest_sha256}.json.gz"
+
+
+@cache
+def checker_sha256() -> str:
+    """Hash of the names and bytes of the sources that a verdict follows from."""
+    package, digest = Path(__file__).parents[1], hashlib.sha256()
+    files = (
+        path for each in DECIDES for path in ((package / each).rglob("*.py") if "." not in each else [package / each])
+    )
+    for path in sorted(files):
+        digest.update(f"{path.relative_to(package).as_posix()} {path.stat().st_size}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def list_tracks() -> tuple[Track, ...]:

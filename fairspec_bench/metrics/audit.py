@@ -5,8 +5,10 @@ No model is run: the verdicts follow from an audit's record.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -17,25 +19,27 @@ from fairspec_bench.metrics.bootstrap import Array
 from fairspec_bench.metrics.catalogue import measures
 from fairspec_bench.metrics.measure import Joint, StatTable, assemble, column, estimate, linear, published
 from fairspec_bench.schemas.report import Estimate
-from fairspec_bench.schemas.submission import AuditedRace, AuditedTask, FreshTask
+from fairspec_bench.schemas.submission import Audit, AuditedRace, AuditedTask, FreshTask
 
 
 @dataclass(frozen=True)
 class Allowance:
     """How far an honest drafter may lie from its own lines: the share of contexts with another draft, the mean
-    difference of the chance of acceptance, and the difference of misfit (nats) and of overlap. One task: `TASK` times.
+    difference of the chance of acceptance, the difference of misfit (nats) and of overlap, and how much more acceptance
+    than was found may be claimed, once that is no chance. One task: `TASK` times.
     """
 
     drafts: float
     chances: float
     sums: float
+    gain: float
 
 
 TASK = 4
 ALLOWED: Mapping[str, Allowance] = {
-    "float32": Allowance(drafts=0.001, chances=0.001, sums=0.0005),
-    "float16": Allowance(drafts=0.004, chances=0.002, sums=0.0005),
-    "bfloat16": Allowance(drafts=0.025, chances=0.01, sums=0.005),
+    "float32": Allowance(drafts=0.001, chances=0.001, sums=0.0005, gain=0.0005),
+    "float16": Allowance(drafts=0.004, chances=0.002, sums=0.0005, gain=0.001),
+    "bfloat16": Allowance(drafts=0.025, chances=0.01, sums=0.005, gain=0.003),
 }
 """From the built-in drafter beside itself, 5 prompts of each of 22 tasks at a time (the worst task in brackets).
 
@@ -47,6 +51,11 @@ of two honest runs may lie that far from the exact figures, hence about twice th
 Ten steps of training at the default rate of 2e-5 lay .0013–.0033, .0004–.0013 and .0012–.0015 nats away, which float32
 shows and bfloat16 does not; at 2e-4 it was .08, .03 and .04.
 """
+FALSE_ALARM = 0.01
+"""The chance that rounding alone, as often up as down, looks like a gain in any task or over all."""
+SAMPLE = 45
+"""Prompts of each task that are scored again: so many, drawn at random, miss a language that was lifted by .05 less
+than one time in twenty, by simulation (`tests/submissions/test_audit.py`)."""
 MARGIN = 0.02
 """How much more a drafter may accept on public prompts.
 
@@ -70,7 +79,9 @@ def rule_in_words(dtype: str) -> str:
         f"Reproduced, in {dtype} on any kernels: over all sampled contexts at most {allowed.drafts:.1%} of drafts "
         f"differ, the chance of acceptance differs by at most {allowed.chances:g} on average, misfit (nats) and "
         f"overlap of the tasks by at most {allowed.sums:g}; in no single task by more than {TASK} times that; one "
-        "context more is always allowed. Generalises: the 95 % interval of acceptance on public − on fresh prompts "
+        f"context more is always allowed. Acceptance is not claimed higher than "
+        f"found beyond chance ({FALSE_ALARM:.0%} of honest audits) and by more than {allowed.gain:g} over all, "
+        f"{TASK} times that in a task. Generalises: the 95 % interval of acceptance on public − on fresh prompts "
         f"does not lie above {MARGIN:g}, neither that of the mean over tasks nor, at once, that of any task; not told "
         f"where the interval of the mean is wider than ± {TELLING:g}. Times: the speed-ups of the raced prompts are "
         f"claimed at most {TIMES:.0%} above those found, by the 95 % interval of the mean over tasks, and in no task "
@@ -87,7 +98,29 @@ def reproduced(tasks: Sequence[AuditedTask], dtype: str) -> bool:
     False where there is nothing to go by.
     """
     allowed = ALLOWED[dtype]
-    return bool(tasks) and _within(tasks, allowed, 1) and all(_within([task], allowed, TASK) for task in tasks)
+    groups = [(tasks, 1), *(([task], TASK) for task in tasks)]
+    limit = NormalDist().inv_cdf(1 - FALSE_ALARM / len(groups))
+    return bool(tasks) and all(
+        _within(mine, allowed, times) and not _gains(mine, limit, times * allowed.gain) for mine, times in groups
+    )
+
+
+def _gains(tasks: Sequence[AuditedTask], limit: float, most: float) -> bool:
+    """Whether acceptance is claimed higher than found: by more than `most`, and beyond chance.
+
+    Rounding turns contexts one way as often as the other: Σ d / √Σ d² over contexts is then about normal (in greedy
+    decoding McNemar's test). False for audits of 0.1, which kept no signs.
+    """
+    contexts = sum(task.contexts for task in tasks)
+    gain = sum((task.chance_gain or 0.0) * task.contexts for task in tasks)
+    squares = sum((task.chance_squares or 0.0) * task.contexts for task in tasks)
+    return gain > most * contexts and gain > limit * math.sqrt(squares)
+
+
+def enough(audit: Audit, prompts: Mapping[str, int]) -> bool:
+    """Whether an audit scored as many prompts again as its power rests on, in every task (of so many `prompts`)."""
+    sampled = {task.task: task.prompts for task in audit.sample}
+    return all(sampled.get(task, 0) >= min(SAMPLE, count) for task, count in prompts.items())
 
 
 def _within(tasks: Sequence[AuditedTask], allowed: Allowance, times: float) -> bool:

@@ -172,10 +172,16 @@ class Environment(Record):
     started: str
 
 
-class ChunkDone(Record):
-    """A chunk of one stage that is finished, and in which environment (an index into the run's environments)."""
+class ChunkDone(VersionedRecord):
+    """A chunk of one stage that is finished, and in which environment (an index into the run's environments).
+
+    `sha256` is of its lines as they were written.
+    """
+
+    later = frozenset({"sha256"})
 
     chunk: str
     stage: str
     lines: int
     environment: int
+    sha256: Sha256 | None = None

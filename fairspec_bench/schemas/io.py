@@ -65,7 +65,7 @@ def read_record(path: Path, kind: type[R]) -> R:
     """Read one record, gzipped or not. Raises `RecordError` naming the file and the first wrong field."""
     path = stored_at(path) or path
     try:
-        with _opened(path) as file:
+        with opened(path) as file:
             return kind.model_validate_json(file.read())
     except FileNotFoundError:
         raise RecordError(f"{path}: no such file. Is this a run folder?") from None
@@ -90,7 +90,7 @@ def read_lines(path: Path, kind: type[R], *, torn_ok: bool = True) -> Iterator[R
         return
     path, number = stored, 0
     try:
-        with _opened(path) as file:
+        with opened(path) as file:
             while raw := file.readline(MAX_LINE_BYTES):
                 number += 1
                 if not raw.endswith(b"\n"):
@@ -120,7 +120,8 @@ def wrong(error: ErrorDetails) -> str:
     return error["msg"]
 
 
-def _opened(path: Path) -> BinaryIO:
+def opened(path: Path) -> BinaryIO:
+    """A file for reading, unzipped where it is gzipped."""
     return gzip.open(path) if path.suffix == GZIP else path.open("rb")  # type: ignore[return-value]
 
 

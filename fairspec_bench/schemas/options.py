@@ -316,7 +316,11 @@ class AuditOptions:
     """What `submit audit` samples."""
 
     auditor: Annotated[str, Option("Who audits; shown on the board.", "Audit")]
-    sample: Annotated[int, Field(ge=1), Option("Prompts of each language that are scored again.", "Audit")] = 5
+    sample: Annotated[
+        int,
+        Field(ge=1),
+        Option("Prompts of each language scored again; fewer give no mark of audited drafts.", "Audit"),
+    ] = 45
     fresh: Annotated[int, Field(ge=0), Option("Unseen prompts of each language; 0 for none.", "Audit")] = 10
     races: Annotated[int, Field(ge=0), Option("Raced prompts of each language raced again; 0 for none.", "Audit")] = 1
     private: Annotated[

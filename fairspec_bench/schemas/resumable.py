@@ -95,7 +95,7 @@ def _difference(there: Any, here: Any, where: str) -> str | None:
     elif there == here:
         return None
     elif where.endswith("revision") and (said := revision_difference(there, here)):
-        return f"{where}: {said}, {_short(there)} there"
+        return f"{where}: {said}: {_short(there)} there, {_short(here)} here"
     else:
         return f"{where}: {_short(there)} there, {_short(here)} here"
     found = (_difference(old, new, f"{where}.{name}".lstrip(".")) for name, old, new in pairs)

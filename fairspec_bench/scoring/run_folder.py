@@ -14,6 +14,7 @@ may also be gzipped; such a folder is read, not continued.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ from typing import BinaryIO, TypeVar
 from fairspec_bench.schemas.base import Record
 from fairspec_bench.schemas.config import ChunkDone, Environment, RunConfig
 from fairspec_bench.schemas.invariants import Derived, Fault, line_faults, sweep_faults
-from fairspec_bench.schemas.io import GZIP, lines_text, read_lines, read_record, stored_at, write_atomic
+from fairspec_bench.schemas.io import GZIP, lines_text, opened, read_lines, read_record, stored_at, write_atomic
 from fairspec_bench.schemas.keys import Task
 from fairspec_bench.schemas.lines import Dropped, Reference, Throughput, Timing
 from fairspec_bench.schemas.resumable import FolderError, difference, resumable, unwritable
@@ -126,7 +127,7 @@ class RunFolder:
         self.done[unit] = mark
 
     def check(self) -> None:
-        """Check that the lines of all stages fit together. Raises `RecordError`."""
+        """Check that the lines of all stages fit together and are those that were written. Raises `RecordError`."""
         references = {reference.key: reference for reference in self.lines("reference", Reference)}
         undone = [keys for unit, keys in self.keys.items() if unit.stage == "reference" and unit not in self.done]
         missing = {key for keys in undone for key in keys}
@@ -136,6 +137,8 @@ class RunFolder:
                 for line in lines:
                     if fault := _fault(line, references, places, missing):
                         raise self._damaged(f"{_key(line)} {stage.name}: {fault} as its reference has it", unit.file)
+        for name, stage in STAGES.items():
+            self._check_bytes(stage.file, {unit: mark for unit, mark in self.done.items() if unit.stage == name})
 
     def _units(self, stage: str) -> dict[Unit, tuple[Record, ...]]:
         found: dict[Unit, tuple[Record, ...]] = {}
@@ -209,6 +212,19 @@ class RunFolder:
         if left:
             raise self._damaged(f"{self.path / unit.file}: {len(left)} lines of {unit.chunk} are missing", unit.file)
 
+    def _check_bytes(self, file: str, marks: Mapping[Unit, ChunkDone]) -> None:
+        """Each finished unit's lines are the bytes that were written, as far as its mark says which."""
+        stored = stored_at(self.path / file)
+        if stored is None or not any(mark.sha256 for mark in marks.values()):
+            return
+        with opened(stored) as text:
+            for unit, mark in marks.items():
+                digest = hashlib.sha256()
+                for _ in range(mark.lines):
+                    digest.update(text.readline())
+                if mark.sha256 not in (None, digest.hexdigest()):
+                    raise self._damaged(f"{self.path / file}: {unit.chunk} is not as it was written", file)
+
     def _check_rest(self, file: str, lines: Sequence[Record], start: int) -> None:
         """Lines after the last finished unit are those of an interrupted one, or foreign."""
         left = [unit for unit in self.keys if unit.file == file and unit not in self.done]
@@ -276,7 +292,8 @@ class RunWriter:
                 file.write(lines_text([line]).encode())
                 file.flush()
                 kept.append(line)
-        mark = ChunkDone(chunk=unit.chunk, stage=unit.stage, lines=len(kept), environment=index)
+        digest = hashlib.sha256(lines_text(kept).encode()).hexdigest()
+        mark = ChunkDone(chunk=unit.chunk, stage=unit.stage, lines=len(kept), environment=index, sha256=digest)
         self._append(CHUNKS, [mark])
         self.folder.add(unit, kept, mark)
 

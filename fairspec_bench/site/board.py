@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import NormalDist
 
 from fairspec_bench.engine.drafters.kinds import drafter_kind
+from fairspec_bench.metrics.audit import enough
 from fairspec_bench.metrics.comparison import COMPARED, SuiteComparison, compare_sheets
 from fairspec_bench.metrics.prompt_sums import sheets_of
 from fairspec_bench.metrics.ranking import Standing, standings
@@ -27,7 +28,6 @@ from fairspec_bench.site.views import Run, SuiteView
 from fairspec_bench.suites.tracks import Track
 
 MARKS = ("drafts audited", "times audited", "unseen prompts audited")
-LEAST_SAMPLE = 5  # prompts of each language, or all it has
 NEIGHBOURS = 100  # so many from the first are compared with their neighbours
 FEW = 12  # ranked submissions of a board whose pairs show every difference
 WHOLE_PAIRS = 5  # fine-tuned drafters whose change of U is given on a board with more
@@ -86,15 +86,9 @@ class Candidate:
         audit = self.entry.audit
         if audit is None or audit.manifest_sha256 != self.verified.manifest_sha256:
             return ()
-        found = (audit.reproduced and enough_sampled(audit, self.verified), audit.times, audit.generalises)
+        prompts = Counter(str(PromptKey(key).task) for key in self.verified.sums.keys)
+        found = (audit.reproduced and enough(audit, prompts), audit.times, audit.generalises)
         return tuple(mark for mark, yes in zip(MARKS, found, strict=True) if yes)
-
-
-def enough_sampled(audit: Audit, verified: Verified) -> bool:
-    """Whether an audit scored at least `LEAST_SAMPLE` prompts of every task again, or all that it has."""
-    sampled = {task.task: task.prompts for task in audit.sample}
-    has = Counter(PromptKey(key).task for key in verified.sums.keys)
-    return all(sampled.get(task, 0) >= min(LEAST_SAMPLE, count) for task, count in has.items())
 
 
 def unranked_reason(verified: Verified, audit: Audit | None, track: Track) -> str:
@@ -295,7 +289,10 @@ class Board:
 
     @cached_property
     def _fine_tuned(self) -> set[tuple[str, str]]:
-        pairs = ((parent, each) for each in self.candidates if (parent := self.parent(each)) is not None)
+        places = self.places(self.suites[0])
+        order = [placed.candidate for placed in places.values()]
+        order += [each for each in self.candidates if each.slug not in places]
+        pairs = ((parent, each) for each in order if (parent := self.parent(each)) is not None)
         return {(parent.slug, each.slug) for parent, each in list(pairs)[:WHOLE_PAIRS]}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -38,6 +38,7 @@ from fairspec_bench.site.pages import PAGES, Pages
 from fairspec_bench.site.publish import MARKER, SiteError, publish
 from fairspec_bench.site.sharing import badge_words, badges, bibtex, croissant, events
 from fairspec_bench.site.views import Run, RunChange, SuiteView, change_views
+from fairspec_bench.submissions.schema import skeleton
 from fairspec_bench.suites.tracks import Track
 
 POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; base-uri 'none'; form-action 'none'"
@@ -111,8 +112,22 @@ def make_boards(tracks: Sequence[Track], entries: Sequence[Entry], names: Labels
         if track is None:
             raise SiteError(f"{entry.slug}: its track {entry.verified.entry.track!r} is not among those of the site.")
         members[track.name].append(_candidate(entry, entry.verified, slug, track, names))
+    members = {name: _without_copies(mine, by_name[name]) for name, mine in members.items()}
     named = unique_slugs(track.name for track in tracks)
     return [Board(track, slug, members[track.name]) for track, slug in zip(tracks, named, strict=True)], slugs
+
+
+def _without_copies(candidates: Sequence[Candidate], track: Track) -> list[Candidate]:
+    """Of submissions with the same sums to the last digit, or of one name, only one is ranked: the track's baseline,
+    else the one with more marks of an audit, else the first by slug."""
+    known: dict[object, Candidate] = {}
+    reasons: dict[str, str] = {}
+    for each in sorted(candidates, key=lambda each: (each.slug != track.baseline, -len(each.marks), each.slug)):
+        if (first := known.setdefault(each.verified.sums.model_dump_json(), each)) is not each:
+            reasons[each.slug] = f"the same lines as {first.slug}"
+        elif (first := known.setdefault(("name", skeleton(each.name)), each)) is not each:
+            reasons[each.slug] = f"its name looks like that of {first.slug}"
+    return [replace(each, reason=each.reason or reasons.get(each.slug, "")) for each in candidates]
 
 
 def _candidate(entry: Entry, verified: Verified, slug: str, track: Track, names: Labels) -> Candidate:

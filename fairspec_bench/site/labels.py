@@ -160,11 +160,16 @@ def slugify(name: str) -> str:
 
 
 def unique_slugs(names: Iterable[str]) -> list[str]:
-    """A slug for each name, in their order; the second of one slug gets a number."""
-    taken: set[str] = set()
-    found = []
-    for name in names:
+    """A slug for each name, in their order; a name that is a slug keeps it, the second of one slug gets a number."""
+    wanted = list(names)
+    taken = {name for name in wanted if slugify(name) == name}
+    found, own = [], set(taken)
+    for name in wanted:
         slug, number = slugify(name), 2
+        if name in own:
+            own.remove(name)
+            found.append(name)
+            continue
         candidate = slug
         while candidate in taken:
             candidate, number = f"{slug}-{number}", number + 1

@@ -18,6 +18,7 @@ from fairspec_bench.engine.batch import with_prefixes
 from fairspec_bench.engine.drafters.base import Drafter
 from fairspec_bench.metrics.acceptance import chances
 from fairspec_bench.metrics.audit import (
+    SAMPLE,
     AuditLine,
     fall,
     generalises,
@@ -42,7 +43,7 @@ from fairspec_bench.scoring.run_folder import same_machine
 from fairspec_bench.suites.fresh_prompts import can_be_fresh, fresh_items
 from fairspec_bench.suites.tracks import Track, TrackReference, TrackSuite
 
-SAMPLE, FRESH, RACES = 5, 10, 1
+FRESH, RACES = 10, 1
 """Prompts of each task, unless asked otherwise."""
 RACE_ROUNDS = 3
 SHARD = "audit"
@@ -68,10 +69,10 @@ def audit(
     """Run a submitted drafter again on `sample` prompts of each task of its track and on `fresh` prompts of each.
 
     `races` of the raced prompts of each task are raced again, in three rounds, where this is the machine's like.
-    `claimed` are its replays by key, `timed` its timings, `prepared` its own run loaded anew. `seed` is drawn after the
-    submission: what is sampled and what is fresh follow from it. `private` is a folder of questions for suites that are
-    not built in; without one these have no fresh prompts. `fresh=0`: none. Raises `FairspecError` for another drafter
-    or settings than were submitted, lines or private questions that are missing, or a prompt that does not fit.
+    `claimed` are its replays by key, `timed` its timings, `prepared` its own run loaded anew. `seed` must be drawn
+    after submission: what is sampled and what is fresh follow from it. `private` is a folder of questions for suites
+    that are not built in; without one these have no fresh prompts. `fresh=0`: none. Raises `FairspecError` for another
+    drafter or settings than were submitted, lines or private questions that are missing, or a prompt that does not fit.
     """
     if sample < 1 or fresh < 0 or races < 0:
         raise FairspecError(f"audit: sample={sample}, fresh={fresh}, races={races}: must be at least 1, 0 and 0.")
@@ -207,11 +208,11 @@ def _task(task: str, lines: Sequence[tuple[Reference, Replay, Replay]]) -> Audit
     """`lines` are (text, claimed, found)."""
     contexts = sum(found.contexts for _, _, found in lines)
     same = sum(a == b for _, here, there in lines for a, b in zip(here.draft_ids, there.draft_ids, strict=True))
-    apart = sum(
-        abs(a - b)
+    gains = [
+        a - b
         for reference, here, there in lines
         for a, b in zip(chances(here, reference), chances(there, reference), strict=True)
-    )
+    ]
 
     def mean(lines: Iterable[Replay], name: str) -> float | None:
         values = [getattr(line, name) for line in lines]
@@ -223,7 +224,9 @@ def _task(task: str, lines: Sequence[tuple[Reference, Replay, Replay]]) -> Audit
         prompts=len(lines),
         contexts=contexts,
         same_drafts=rounded(same / contexts),
-        chance_difference=rounded(apart / contexts),
+        chance_difference=rounded(sum(map(abs, gains)) / contexts),
+        chance_gain=rounded(sum(gains) / contexts),
+        chance_squares=rounded(sum(gain * gain for gain in gains) / contexts),
         acceptance_claimed=mean(old, "alpha") or 0.0,
         acceptance_found=mean(new, "alpha") or 0.0,
         misfit_claimed=mean(old, "kl"),
@@ -252,14 +255,14 @@ def _raced(
         return ()
     here = describe(prepared.config.device)
     there = verified.report.environments
-    unlike = [why for each in there if (why := same_machine(each, here, timed=True, versions=False))]
+    unlike = [word for each in there if (word := same_machine(each, here, timed=True, versions=False))]
     if len(unlike) == len(there) or prepared.config.backend != verified.report.config.backend:
         say(f"not raced: this is another machine ({unlike[0] if unlike else prepared.config.backend})")
         return ()
     say(f"racing {len(keys)} of the raced prompts")
-    found: list[Timing] = []
+    timings: list[Timing] = []
     for key in keys:
-        found += race(
+        timings += race(
             prepared.verifier,
             drafter,
             [prepared.questions.encoded[key]],
@@ -275,7 +278,7 @@ def _raced(
         PromptKey(key).task: [each for each in keys if PromptKey(each).task == PromptKey(key).task] for key in keys
     }
     return tuple(
-        AuditedRace(task=task, prompts=len(mine), claimed=_speedup(claims, mine), found=_speedup(found, mine))
+        AuditedRace(task=task, prompts=len(mine), claimed=_speedup(claims, mine), found=_speedup(timings, mine))
         for task, mine in tasks.items()
     )
 

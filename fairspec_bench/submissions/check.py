@@ -45,6 +45,9 @@ MAX_MANIFEST_BYTES = 2**18
 MAX_CONFIG_BYTES = 2**20
 MAX_ENVIRONMENTS = 1_000
 MAX_ROUNDS = 100
+MAX_BATCH = 65_536
+VERIFIER_OPTIONS = {"attention", "device_map"}
+"""Options of the verifier that change how it is run, not what it is; a spread one is not raced."""
 CHUNK_NUMBER = re.compile(r"[0-9]{1,9}")
 README, DRAFTER_CONFIG = "README.md", "drafter/config.json"
 REQUIRED = (schema.FILE, MANIFEST, *(f"{RUN_FOLDER}/{name}" for name in (RUN, ENVIRONMENTS, CHUNKS, REPORT)))
@@ -122,6 +125,10 @@ class _Checker:
         if config is None:
             return None
         environments = self._environments()
+        for environment in environments:
+            if config.device.split(":")[0] != environment.device:
+                at = f"{RUN_FOLDER}/{RUN}"
+                self.findings.add("B006", at, "device", config.device, environment.device)
         lines = check_lines(self.tree, self.findings, self.track, self.track_reference, config, environments)
         return None if self.findings else self._verified(entry, self.track, config, environments, lines)
 
@@ -240,6 +247,12 @@ class _Checker:
             at.add("C001", "verifier.name", config.verifier.name, track.verifier)
         if revision_difference(track.verifier_revision, config.verifier.revision):
             at.add("C001", "verifier.revision", config.verifier.revision, track.verifier_revision)
+        if track.verifier_parameters is not None and config.verifier.parameters != track.verifier_parameters:
+            at.add("C001", "verifier.parameters", config.verifier.parameters, track.verifier_parameters)
+        for name in sorted(config.verifier.options.keys() - VERIFIER_OPTIONS):
+            at.add("C001", f"verifier.options.{name}", config.verifier.options[name], "left out")
+        if config.batch_size > MAX_BATCH:
+            at.add("C001", "batch_size", config.batch_size, f"at most {MAX_BATCH}")
         if config.drafter is None:
             at.add("S010", "drafter", None, entry.drafter.kind)
             return
@@ -250,6 +263,8 @@ class _Checker:
             here, there = getattr(entry.drafter, field), getattr(config.drafter, field)
             if here != there:
                 self.findings.add("S010", schema.FILE, f"drafter.{field}", here, there)
+        if kind is not None and kind.needs_files and config.drafter.name != entry.drafter.repo:
+            self.findings.add("S010", schema.FILE, "drafter.repo", entry.drafter.repo, config.drafter.name)
         if config.drafter.options.get("trust_remote_code"):
             at.add("W002", "drafter.options.trust_remote_code", True, False)
 

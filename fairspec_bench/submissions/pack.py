@@ -18,7 +18,7 @@ import tomli_w
 
 from fairspec_bench.schemas.base import FairspecError, Sha256
 from fairspec_bench.schemas.config import ModelConfig, RunConfig
-from fairspec_bench.schemas.io import read_record, write_atomic
+from fairspec_bench.schemas.io import GZIP, read_record, write_atomic
 from fairspec_bench.schemas.resumable import LOCK
 from fairspec_bench.scoring.run_folder import RUN
 from fairspec_bench.submissions.check import DRAFTER_CONFIG, MANIFEST
@@ -130,19 +130,29 @@ def _write_entry(folder: Path, entry: Mapping[str, Any]) -> None:
 
 
 def compress(folder: Path) -> None:
-    """Gzip the files of the submission's run, the same bytes for the same file; its lock goes."""
-    (folder / RUN_FOLDER / LOCK).unlink(missing_ok=True)
-    for path in sorted((folder / RUN_FOLDER).iterdir()):
-        if path.is_file() and path.suffix in (".json", ".jsonl"):
-            path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes(), 9, mtime=0))
+    """Gzip the files of the submission's run, the same bytes for the same file; its lock goes, and what a kill left.
+
+    A file goes once its gzipped form is on disk. `run.json` is first, so that a run of which anything is gzipped is
+    known to be finished: the same call completes what a kill interrupted. Raises `FairspecError` where it cannot write.
+    """
+    run = folder / RUN_FOLDER
+    try:
+        for left in (run / LOCK, *run.glob(".*.*")):
+            left.unlink(missing_ok=True)
+        plain = sorted(path for path in run.iterdir() if path.is_file() and path.suffix in (".json", ".jsonl"))
+        for path in sorted(plain, key=lambda path: path.name != RUN):
+            write_atomic(path.with_name(f"{path.name}{GZIP}"), gzip.compress(path.read_bytes(), 9, mtime=0))
             path.unlink()
+    except OSError as error:
+        raise FairspecError(f"{run}: cannot be sealed ({error.strerror}). Free space and pack again.") from error
 
 
 def pack(folder: Path) -> Path:
     """Write the manifest: each file's SHA-256 and name, in order of their names. Raises `FairspecError`."""
     if not (folder / FILE).is_file():
         raise FairspecError(f"{folder}: no {FILE}. Begin with `fairspec submit new`.")
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    names = sorted(path.relative_to(folder).as_posix() for path in files)
     lines = [f"{sha256(folder / name)}  {name}\n" for name in names if name != MANIFEST]
     write_atomic(folder / MANIFEST, "".join(lines))
     return folder / MANIFEST

@@ -88,8 +88,11 @@ def _deeper(value: Any, levels: int) -> bool:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise JsonFault("J004", next(key for key in keys if keys.count(key) > 1), "each key once")
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise JsonFault("J004", key, "each key once")
+            seen.add(key)
     return found
 
 

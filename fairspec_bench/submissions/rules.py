@@ -137,6 +137,8 @@ def check_replay(
     for wrong in [each for each in replay.draft_ids if not 0 <= each < vocabulary][:1]:
         at.add("R002", "draft_ids", wrong, f"0 to {vocabulary - 1}")
     _check_alpha(replay, reference, track, at)
+    if track.sampling.greedy:
+        _check_misses(replay, reference, track_reference.verifier_entropy, at)
     _check_sums(replay, contexts, at)
     there, here = track_reference.verifier_entropy, replay.verifier_entropy
     if there is not None and (here is None or abs(here - there) > ENTROPY_NATS + ENTROPY_SHARE * there):
@@ -203,6 +205,22 @@ def _check_sums(replay: Replay, contexts: int, at: Place) -> None:
         at.add("R004", "cross_entropy", crossed, kl + entropy)
     if contexts and overlap < contexts - most_distance(kl, contexts) - slack:
         at.add("R005", "overlap", overlap, f"at least {contexts - most_distance(kl, contexts):.6g} at this kl")
+
+
+def _check_misses(replay: Replay, reference: Reference, entropy: float | None, at: Place) -> None:
+    """A draft that is not the text's token is a distance between p and q.
+
+    There q prefers another token than p does, so TV is at least half of p's lead, p₁ − p₂. At entropy h that lead is at
+    least 1 − h / ln 2 (it is concave in h, 1 at 0, and 0 where two tokens share all): Σ TV is at least
+    (misses − H / ln 2) / 2.
+    """
+    if replay.overlap is None:
+        return
+    misses = replay.contexts - sum(matches(replay, reference)) - (replay.divergences or 0)
+    distance = replay.contexts - replay.overlap
+    least = max(0.0, (misses - (entropy or math.inf) / math.log(2)) / 2) if entropy != 0 else misses / 2
+    if misses > 0 and (distance <= 0 or replay.kl == 0 or distance < least - SUM_TOLERANCE * replay.contexts):
+        at.add("R009", "overlap", replay.overlap, f"below {replay.contexts - least:.6g}: {misses} drafts miss the text")
 
 
 def most_distance(kl: float, contexts: int) -> float:

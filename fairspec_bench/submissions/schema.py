@@ -31,6 +31,12 @@ MARKUP = re.compile(r"<[A-Za-z/!?]|&#|(javascript|vbscript|data|file)\s*:", re.I
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack", ".joblib", ".npy", ".npz", ".tar")
 CODE = (".py", ".pyc", ".so", ".sh", ".dll", ".exe", ".js")
 MAX_MARKS = 4
+RESERVED = re.compile(r"\b(audited|self-reported|baseline|official|verified)\b|[\u2713\u2714\u2705\u2611]")
+BLANKS = "\u115f\u1160\u2800\u3164\uffa0"
+"""Letters that show nothing."""
+LOOK_ALIKE = {"LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC"}
+TWINS = str.maketrans("аеорсухіѕјԁԛԝһкмтвнαοερτικνυχ0135", "aeopcyxisjdqwhkmtbhaoeptiknuxoles")
+"""Letters and digits that look like a Latin letter (after UTS 39)."""
 BLANK = "..."
 """What a template leaves to be filled in."""
 
@@ -69,6 +75,17 @@ def _check_entry(entry: Submission, findings: Findings, lines: list[str]) -> Non
             add("S002", field, BLANK, "the blank filled in")
     if BLANK in entry.authors:
         add("S002", "authors", entry.authors, "the blank filled in")
+    for field, text in {
+        "name": entry.name,
+        "contact": entry.contact,
+        "drafter.repo": entry.drafter.repo,
+        "drafter.method": entry.drafter.method or "a",
+        **{f"authors.{place}": author for place, author in enumerate(entry.authors)},
+    }.items():
+        if text != BLANK and (fault := name_fault(text)):
+            add("S012", field, text, f"a name without {fault}")
+    if said := RESERVED.search(entry.name.casefold()):
+        add("S012", "name", entry.name, f"a name without {said[0]!r}, which the board says")
     if not HTTPS.fullmatch(entry.url):
         add("S004", "url", entry.url, "https://...")
     if not SPDX.fullmatch(entry.licence):
@@ -120,6 +137,38 @@ def text_fault(text: str) -> str | None:
         if marks > MAX_MARKS:
             return f"more than {MAX_MARKS} marks on one letter"
     return None
+
+
+def name_fault(text: str) -> str | None:
+    """What makes a name look like none, or like another one; `None` if it is sound.
+
+    Names stand on one line, have a letter, and no word mixes alphabets whose letters look alike.
+    """
+    if "\n" in text:
+        return "a line break"
+    if any(each in BLANKS or (each != " " and unicodedata.category(each) == "Zs") for each in text):
+        return "a blank that is no space"
+    if text != text.strip():
+        return "a space at an end"
+    if not any(unicodedata.category(each)[0] in "LN" for each in text):
+        return "nothing but marks"
+    for word in re.split(r"[\W\d_]+", text):
+        scripts = {name for each in word if (name := _script(each)) in LOOK_ALIKE}
+        if len(scripts) > 1:
+            return f"letters of {' and '.join(sorted(scripts)).title()} in one word"
+    if re.search("[a-zA-Z\u0370-\u058f][\u200c\u200d]|[\u200c\u200d][a-zA-Z\u0370-\u058f]", text):
+        return "a joiner between letters that do not join"
+    return None
+
+
+def skeleton(name: str) -> str:
+    """What names that look alike have in common: letters and digits, without case, marks, widths and look-alikes."""
+    plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", name).casefold())
+    return "".join(each for each in plain if each.isalnum()).translate(TWINS)
+
+
+def _script(letter: str) -> str:
+    return unicodedata.name(letter, "").split(" ")[0]
 
 
 def check_text(value: Any, file: str, findings: Findings, lines: list[str] | None = None) -> None:

@@ -13,6 +13,7 @@ import pytest
 from tiny_pair import save_pair
 
 import fairspec_bench as fairspec
+from fairspec_bench.api import submissions
 from fairspec_bench.api.submissions import changed_submission
 from fairspec_bench.schemas.base import FairspecError
 from fairspec_bench.schemas.io import CACHE_DIR
@@ -249,6 +250,48 @@ def test_a_pull_request_of_more_than_a_submission_is_refused(names: tuple[str, .
     commit(checkout, *names)
     with pytest.raises(FairspecError, match="one folder submissions/SLUG and nothing else"):
         changed_submission("main", checkout)
+
+
+def test_an_archived_track_takes_no_submission(checkout: Path, home: Path, tmp_path: Path) -> None:
+    tracks = Path(shutil.copytree(home / "tracks", tmp_path / "tracks"))
+    path = tracks / "tiny.toml"
+    text = path.read_text()
+    path.write_text('archived = "superseded by tiny-2"\n' + text)
+    commit(checkout, "submissions/new/run/run.json")
+    (checkout / "submissions/new/submission.toml").write_text('track = "tiny"\n')
+    git(checkout, "add", "-A")
+    git(checkout, "commit", "-qm", "a track")
+    with pytest.raises(FairspecError, match="track tiny: takes no submissions"):
+        changed_submission("main", checkout, tracks=tracks)
+    path.write_text(text)
+    assert changed_submission("main", checkout, tracks=tracks) == checkout / "submissions" / "new"
+
+
+@pytest.mark.parametrize("name", ["New", "con", "\u0440lain", "a" * 64, "new_one", "new.txt"])
+def test_a_folder_that_is_no_slug_is_refused(name: str, checkout: Path) -> None:
+    """`Ntrex-mgsm-plain` took the page of `ntrex-mgsm-plain`."""
+    commit(checkout, f"submissions/{name}/submission.toml")
+    with pytest.raises(FairspecError, match="no slug"):
+        changed_submission("main", checkout)
+
+
+def test_what_an_older_checker_passed_is_checked_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Kept verdicts were known by a number that nobody raised."""
+    first = submissions.kept_check("a")
+    assert submissions.kept_check("a") == first
+    package = tmp_path / "fairspec_bench"
+    shutil.copytree(
+        Path(submissions.__file__).parents[1], package, ignore=shutil.ignore_patterns("*.safetensors", "*.npz")
+    )
+    monkeypatch.setattr(submissions, "__file__", str(package / "api/submissions.py"))
+    for source in ("submissions/rules.py", "metrics/speed.py", "schemas/invariants.py"):
+        submissions.checker_sha256.cache_clear()
+        before = submissions.kept_check("a")
+        with (package / source).open("a") as file:
+            file.write("# a rule more\n")
+        submissions.checker_sha256.cache_clear()
+        assert submissions.kept_check("a") != before
+    submissions.checker_sha256.cache_clear()
 
 
 def test_nothing_changed_a_removal_and_an_unknown_base_are_one_line(checkout: Path) -> None:

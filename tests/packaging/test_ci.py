@@ -1,4 +1,4 @@
-"""What CI and the workflows run exists: make targets, scripts, files, actions at a pinned major version."""
+"""What CI and the workflows run exists: make targets, scripts, files, actions at a pinned commit."""
 
 from __future__ import annotations
 
@@ -55,8 +55,15 @@ def test_workflows_have_least_rights_and_pinned_actions(path: Path) -> None:
     for job in workflow["jobs"].values():
         for step in job["steps"]:
             if uses := step.get("uses"):
-                assert re.fullmatch(r"actions/[\w-]+@v\d+", uses)
+                assert re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40}", uses)
                 assert not uses.startswith("actions/checkout") or step["with"]["persist-credentials"] is False
+
+
+def test_every_path_that_has_an_owner_exists() -> None:
+    lines = (ROOT / ".github" / "CODEOWNERS").read_text(encoding="utf-8").splitlines()
+    owned = [line.split() for line in lines if line and not line.startswith("#")]
+    assert {path for path, _ in owned} >= {"/.github/", "/tasks/tracks/", "/submissions/_audits/"}
+    assert all((ROOT / path.strip("/")).exists() and owner.startswith("@") for path, owner in owned)
 
 
 def test_a_pull_request_to_the_code_is_linted_and_tested_on_every_supported_python() -> None:

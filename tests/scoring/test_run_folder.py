@@ -160,7 +160,7 @@ def test_difference_names_the_field() -> None:
     assert difference(config, config) is None
     assert difference(config, make_config(gamma=4)) == "gamma: 2 there, 4 here"
     other = make_config(verifier=ModelConfig(name="v", revision="9"))
-    assert difference(config, other) == "verifier.revision: 1 there, 9 here"
+    assert difference(config, other) == "verifier.revision: the revision differs: 1 there, 9 here"
 
 
 # --------------------------------------------------------------------------- going on
@@ -320,6 +320,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "another prompt": (
         rewrite(REFERENCE, lambda b: b.replace(b'"prompt_sha":"', b'"prompt_sha":"x')),
         r"toy/en/0 replay: prompt_sha is toy/en/0, not xtoy/en/0",
+    ),
+    "a flipped digit": (
+        rewrite("race.jsonl", lambda b: b.replace(b'"context":', b'"context":1', 1)),
+        r"race\.jsonl: toy/en/000 is not as it was written",
     ),
     "emptied file": (rewrite(REFERENCE, lambda b: b""), r"reference\.jsonl: 0 whole lines"),
     "lost timing": (

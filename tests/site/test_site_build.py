@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -603,3 +604,24 @@ def test_a_mean_is_the_reports_own_with_its_interval() -> None:
     run = build.Run("r", "r", record.model_copy(update={"suites": (suite,)}))
     (view,) = board([run], Labels({}, {}))["s"]
     assert view.mean("acceptance") == around(0.5, 0.1)
+
+
+@pytest.mark.parametrize("moved", [False, True], ids=["before the exchange", "between its two steps"])
+def test_a_site_that_a_kill_left_out_of_place_is_put_back(moved: bool, tmp_path: Path) -> None:
+    """Between two renames there was no site at all, and what was staged stayed for ever."""
+    out = tmp_path / "site"
+    files = {publish.MARKER: "", "index.html": "old"}
+    publish.publish(files, out)
+    stage = tmp_path / ".site.abcd"
+    (stage / "new").mkdir(parents=True)
+    (stage / "new" / publish.MARKER).write_text("")
+    if moved:
+        os.replace(out, stage / "old")
+    other = tmp_path / ".site.notes"
+    other.mkdir()
+    (other / "mine.txt").write_text("precious")
+    os.utime(stage, (0, 0))
+    publish._recover(out)
+    assert (out / "index.html").read_text() == "old"
+    assert not stage.exists()
+    assert (other / "mine.txt").read_text() == "precious"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import gzip
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from fairspec_bench.engine.drafters.model import ModelDrafter
 from fairspec_bench.engine.drafters.ngram import MAX_ORDER, fit
 from fairspec_bench.engine.drafters.spec import drafter_spec
 from fairspec_bench.metrics import audit as audit_metrics
-from fairspec_bench.metrics.audit import AuditLine, fall, generalises, times_reproduced
+from fairspec_bench.metrics.audit import SAMPLE, AuditLine, fall, generalises, times_reproduced
 from fairspec_bench.metrics.audit import reproduced as same_lines
+from fairspec_bench.metrics.bootstrap import Array
 from fairspec_bench.metrics.report import build_report
 from fairspec_bench.models.hub import locate
 from fairspec_bench.schemas.base import FairspecError
@@ -293,6 +295,105 @@ def test_bfloat16_is_given_its_own_slack_and_float32_is_not(honest: Submitted) -
     tasks = replace(honest, prepared=replace(half, config=honest.prepared.config)).audit().sample
     assert same_lines(tasks, "bfloat16")
     assert not same_lines(tasks, "float32")
+
+
+# --------------------------------------------------------------------------- power
+
+COMMITTED = Path(__file__).parents[2] / "submissions"
+LIFT = 0.05
+
+
+def acceptances(slug: str) -> dict[str, tuple[float, int]]:
+    """Accepted tokens and contexts of every prompt of a committed submission."""
+    lines = map(json.loads, gzip.decompress((COMMITTED / slug / "run/replay.jsonl.gz").read_bytes()).splitlines())
+    return {line["key"]: (line["alpha"], line["contexts"]) for line in lines if line["contexts"]}
+
+
+def lifts(own: Array, base: Array, contexts: Array, rng: np.random.Generator) -> Iterator[Array]:
+    """Tokens of each prompt falsely accepted, `LIFT` of all: which prompts, and how much of their room."""
+    room = contexts - own
+    for order in (np.argsort(-room), np.argsort(own / contexts), np.argsort(own - base), rng.permutation(len(own))):
+        for share in (1.0, 0.75, 0.5, 0.25):
+            most = np.floor(share * room[order])
+            given = np.minimum(most, np.maximum(LIFT * contexts.sum() - np.cumsum(most) + most, 0))
+            if given.sum() >= 0.999 * LIFT * contexts.sum():
+                lifted = np.zeros(len(own))
+                lifted[order] = given
+                yield lifted
+
+
+@cache
+def passes(contexts: int, false: int, honest: int, dtype: str) -> bool:
+    """Whether so many falsely accepted contexts of a language, beside `honest` that rounding turned, are reproduced."""
+    clean = task_of_figures()
+    apart = (false + honest) / contexts
+    forged = task_of_figures(
+        contexts=contexts, same_drafts=1 - apart, chance_difference=apart, chance_squares=apart,
+        acceptance_claimed=0.6 + false / contexts, acceptance_found=0.6, chance_gain=false / contexts,
+    )  # fmt: skip
+    return same_lines([forged, *[clean] * 21], dtype)
+
+
+def miss(slug: str, drawn: int, dtype: str, draws: int = 60) -> float:
+    """The largest chance, over languages and ways to lift one of them, that an audit misses it."""
+    rng, worst = np.random.default_rng(0), 0.0
+    mine, base = acceptances(slug), acceptances("plain")
+    for task in sorted({key.rpartition("/")[0] for key in mine}):
+        keys = [key for key in mine if key.rpartition("/")[0] == task]
+        own, before = (np.array([each[key][0] for key in keys]) for each in (mine, base))
+        contexts = np.array([mine[key][1] for key in keys])
+        for lifted in lifts(own, before, contexts, rng):
+            missed = 0
+            for _ in range(draws):
+                seen = rng.permutation(len(keys))[:drawn]
+                count, false = int(contexts[seen].sum()), int(lifted[seen].sum())
+                missed += passes(count, false, round(0.02 * count) if dtype == "bfloat16" else 0, dtype)
+            worst = max(worst, missed / draws)
+    return worst
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("slug", ["uniform", "s-cdf", "group-dro"])
+def test_an_inflation_of_a_twentieth_in_one_language_is_missed_less_than_one_time_in_twenty(
+    slug: str, dtype: str
+) -> None:
+    assert miss(slug, SAMPLE, dtype) < 0.05
+
+
+def test_five_prompts_of_a_language_do_not_tell() -> None:
+    """The old sample: why there are least sizes."""
+    assert miss("uniform", 5, "float32") > 0.3
+
+
+def test_a_gain_claimed_everywhere_or_in_one_language_is_no_rounding() -> None:
+    """Both were reproduced in bfloat16: +.010 in every language, +.043 in one of 22."""
+
+    def task(gain: float) -> AuditedTask:
+        return task_of_figures(
+            contexts=1_200, same_drafts=0.98 - gain, chance_difference=0.006, chance_gain=gain, chance_squares=0.02,
+            acceptance_claimed=0.6 + gain, acceptance_found=0.6,
+        )  # fmt: skip
+
+    assert same_lines([task(0.0)] * 22, "bfloat16")
+    assert same_lines([task(0.002), task(-0.002)] * 11, "bfloat16")
+    assert not same_lines([task(0.010)] * 22, "bfloat16")
+    assert not same_lines([task(0.043), *[task(0.0)] * 21], "bfloat16")
+
+
+def test_honest_rounding_is_not_taken_for_a_gain() -> None:
+    """Contexts turn up or down alike; the false alarms of 400 audits stay near what the rule states."""
+    rng, alarms = np.random.default_rng(0), 0
+    for _ in range(400):
+        turned = rng.integers(10, 40, 22)
+        ups = rng.binomial(turned, 0.5)
+        tasks = [
+            task_of_figures(contexts=1_200, same_drafts=1 - n / 1_200, chance_difference=0.005, acceptance_found=0.6,
+                    acceptance_claimed=0.6 + (2 * up - n) / 1_200, chance_gain=(2 * up - n) / 1_200,
+                    chance_squares=n / 1_200)
+            for n, up in zip(turned.tolist(), ups.tolist(), strict=True)
+        ]  # fmt: skip
+        alarms += not same_lines(tasks, "bfloat16")
+    assert alarms <= 12
 
 
 # --------------------------------------------------------------------------- the rule by itself
@@ -622,6 +723,6 @@ def test_the_rule_says_its_numbers() -> None:
         assert f"{audit_metrics.MARGIN:g}" in words
         assert dtype in words
     assert json.dumps(words)
-    assert module.SAMPLE == 5
+    assert audit_metrics.SAMPLE == 45
     assert fresh_prompts.can_be_fresh("embedded_math", None)
     assert not fresh_prompts.can_be_fresh("mgsm", None)

@@ -24,10 +24,11 @@ from fairspec_bench.engine.drafters.kinds import DRAFTER_KINDS, DrafterKind
 from fairspec_bench.schemas.lines import Replay
 from fairspec_bench.scoring.run_folder import RunFolder
 from fairspec_bench.submissions import check as checker
-from fairspec_bench.submissions import rules
+from fairspec_bench.submissions import reading, rules
 from fairspec_bench.submissions.check import check, differences
 from fairspec_bench.submissions.findings import CODES, Verdict
 from fairspec_bench.submissions.pack import pack
+from fairspec_bench.submissions.schema import name_fault, skeleton
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "SUBMITTING.md"
 EXAMPLES = int(os.environ.get("FAIRSPEC_MUTATIONS", "40"))
@@ -293,3 +294,63 @@ def test_a_random_change_is_refused_or_harmless(
         assert verdict.verified is not None
         assert passed.verified is not None
         assert list(differences(verdict.verified.report.model_dump(), passed.verified.report.model_dump(), "")) == []
+
+
+# --------------------------------------------------------------------------- names
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Plain",
+        "s-CDF, 3 epochs",
+        "日本語の下書き",
+        "বাংলা",
+        "N-grams (5)",
+        "Ähnlich",
+        "Дистилляция",
+        "GRU α=.5",
+        "می\u200cخواهم",
+    ],
+)
+def test_names_in_any_script_are_names(name: str) -> None:
+    assert name_fault(name) is None
+
+
+@given(st.sampled_from(["Best drafter", "NTREX, s-CDF", "plain"]), st.data())
+def test_a_name_that_looks_like_another_has_its_skeleton(name: str, data: st.DataObject) -> None:
+    """Whatever is changed that a reader does not see: case, blanks, marks, widths, letters of other alphabets."""
+    twins = {
+        "a": "\u0430",
+        "e": "\u0435",
+        "p": "\u0440",
+        "s": "\u0455",
+        "i": "\uff49",
+        "r": "R",
+        " ": "  ",
+        "t": "t\u0301",
+    }
+    other = "".join(data.draw(st.sampled_from([each, twins.get(each, each)])) for each in name)
+    assert skeleton(other) == skeleton(name)
+    assert skeleton(f"{name} 2") != skeleton(name)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5_000, 40_000])
+def test_double_keys_are_found_in_linear_time(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """28,000 keys of one line took 17 s: every key was counted among all. Comparisons are counted, not seconds."""
+    compared = 0
+
+    class Key(str):
+        __slots__ = ()
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return str.__eq__(self, other)  # type: ignore[arg-type]
+
+    pairs: list[tuple[str, Any]] = [(Key(number), 0) for number in range(count)]
+    assert len(reading._object(pairs)) == count
+    with pytest.raises(reading.JsonFault, match="J004"):
+        reading._object([*pairs, (Key("x"), 0), (Key("x"), 1)])
+    assert compared <= 8 * (count + 10)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
+import shutil
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small import small_run, small_track
 
 from fairspec_bench.schemas.base import FairspecError
 from fairspec_bench.submissions.check import check
-from fairspec_bench.submissions.pack import new, pack
+from fairspec_bench.submissions.pack import compress, new, pack
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +77,70 @@ def test_new_refuses_in_one_line(slug: str, track: str, run: str, message: str, 
         new(base / slug, track, base / run, tracks=base / "tracks")
     assert "\n" not in str(caught.value)
     assert not (base / "other").exists()
+
+
+def run_files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((folder / "run").iterdir())}
+
+
+@pytest.mark.parametrize("event", range(0, 40, 3))
+def test_sealing_that_is_stopped_anywhere_is_completed_to_the_same_bytes(
+    event: int, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill while files were gzipped ended in the advice to delete lines that lay beside it."""
+    for slug in ("sealed", "killed"):
+        shutil.rmtree(base / f"{slug}-{event}", ignore_errors=True)
+        new(base / f"{slug}-{event}", "small", base / "run", tracks=base / "tracks")
+    whole, killed = base / f"sealed-{event}", base / f"killed-{event}"
+    compress(whole)
+    left = event
+
+    class Killed(BaseException):
+        pass
+
+    def counting(real: Callable[..., object]) -> Callable[..., object]:
+        def call(*given: Any, **named: Any) -> object:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise Killed
+            return real(*given, **named)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("replace", "fsync"):
+            patch.setattr(f"fairspec_bench.schemas.io.os.{name}", counting(getattr(os, name)))
+        patch.setattr(Path, "unlink", counting(Path.unlink))
+        with contextlib.suppress(Killed):
+            compress(killed)
+    (killed / "run" / ".run.json.xxxx").write_text("half")
+    there = {path.name.removesuffix(".gz") for path in (killed / "run").iterdir() if not path.name.startswith(".")}
+    assert there >= {path.name.removesuffix(".gz") for path in (whole / "run").iterdir()}
+    compress(killed)
+    assert run_files(killed) == run_files(whole)
+    assert "\n".join(sorted(run_files(killed))).count(".gz") == len(run_files(killed))
+    pack(killed)
+
+
+def test_a_disk_that_refuses_is_one_line(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    new(base / "full", "small", base / "run", tracks=base / "tracks")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("fairspec_bench.schemas.io.os.fsync", full)
+    before = run_files(base / "full")
+    with pytest.raises(FairspecError, match="No space left on device") as caught:
+        compress(base / "full")
+    assert "\n" not in str(caught.value)
+    assert run_files(base / "full") == before
+
+
+def test_what_a_kill_left_is_not_listed(base: Path) -> None:
+    new(base / "hidden", "small", base / "run", tracks=base / "tracks")
+    (base / "hidden" / ".submission.toml.abcd").write_text("half")
+    assert ".abcd" not in pack(base / "hidden").read_text()
 
 
 def test_pack_needs_a_submission(base: Path) -> None:

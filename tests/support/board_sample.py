@@ -222,7 +222,7 @@ def audit(verified: Verified, **changes: Any) -> Audit:
     sample = tuple(
         AuditedTask(
             task=task,
-            prompts=5,
+            prompts=45,
             contexts=410,
             same_drafts=0.999,
             chance_difference=0.0004,
