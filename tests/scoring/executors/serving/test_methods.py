@@ -106,7 +106,9 @@ def test_lookup_on_a_gpu_is_lookup(pair: tuple[str, str], monkeypatch: pytest.Mo
     assert (told["speculation"]["method"], told["speculation"]["prompt_lookup_max"]) == ("ngram_gpu", 2)
 
 
-@pytest.mark.parametrize("option", [{"model": "elsewhere/weights"}, {"trust_remote_code": True}, {"draft_load_config": "x"}])
+@pytest.mark.parametrize(
+    "option", [{"model": "elsewhere/weights"}, {"trust_remote_code": True}, {"draft_load_config": "x"}]
+)
 def test_only_numbers_are_passed_on_unread(
     pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch, option: dict[str, Any]
 ) -> None:
