@@ -16,7 +16,7 @@ from fairspec_bench.metrics.bootstrap import Array
 from fairspec_bench.metrics.drafting import off_gamma
 from fairspec_bench.metrics.measure import Definition, Measure, column
 from fairspec_bench.schemas.keys import PromptKey
-from fairspec_bench.schemas.lines import Answer, Block, Reference, Replay, Timing
+from fairspec_bench.schemas.lines import Answer, Block, Counters, Reference, Replay, Timing
 
 
 def uncut(*totals: Array) -> Array:
@@ -514,6 +514,11 @@ def live_drafts(timing: Timing, gamma: int) -> tuple[int, int]:
     """
     counted = timing.counters
     if counted is not None and counted.rounds != len(timing.blocks):
-        tested = counted.rounds + sum(counted.accepted_by_position[: gamma - 1])
-        return min(tested, counted.drafts), counted.accepted
+        return counted_drafts(counted, gamma)
     return sum(min(block.emitted, gamma) for block in timing.blocks), sum(block.accepted for block in timing.blocks)
+
+
+def counted_drafts(counted: Counters, gamma: int) -> tuple[int, int]:
+    """Drafts tested and accepted by an engine's own counters: one is tested after each that is accepted before it."""
+    tested = counted.rounds + sum(counted.accepted_by_position[: gamma - 1])
+    return min(tested, counted.drafts), counted.accepted

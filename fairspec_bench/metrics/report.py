@@ -42,7 +42,8 @@ def build_report(
     data = load_run_data(config, lines)
     control = control_ratio(data)
     rounds = len({timing.round for timing in data.timings})
-    quiet = speed.covers_one(control)
+    shared = any(model.options.get("shared") for model in (config.verifier, config.drafter) if model)
+    quiet = speed.covers_one(control) and not shared
     suites = tuple(_suite_report(data, suite, quiet, replicates, seed) for suite in config.suites)
     return Report(
         config=config,
@@ -50,7 +51,7 @@ def build_report(
         suites=tuple(suite for suite, _ in suites),
         replicates=replicates,
         bootstrap_seed=seed,
-        race_verdict=speed.race_verdict(control, rounds),
+        race_verdict=speed.race_verdict(control, rounds, shared=shared),
         notes=(*_run_notes(data), *(note for _, notes in suites for note in notes)),
     )
 
@@ -101,7 +102,7 @@ def _suite_report(
         across={name: each for name, each in between.items() if name != "unfairness_floor"},
         noise_floor=between["unfairness_floor"].value,
         ranks=unfairness.rank_ranges(compared and compared.without(doubted), replicates),
-        sweep=sweep_report(data.throughputs, list(sheets.prompts)),
+        sweep=sweep_report(data.throughputs, list(sheets.prompts), data.swept_clusters),
     )
     return report, _suite_notes(report, evidence)
 

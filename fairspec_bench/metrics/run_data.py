@@ -19,7 +19,7 @@ from fairspec_bench.schemas.config import RunConfig, SuiteConfig
 from fairspec_bench.schemas.invariants import Derived, line_faults
 from fairspec_bench.schemas.keys import PromptKey, Task
 from fairspec_bench.schemas.lines import Answer, Dropped, DtypeDivergence, Reference, Replay, Throughput, Timing
-from fairspec_bench.schemas.stages import sweep_place
+from fairspec_bench.schemas.stages import halves, sweep_keys, sweep_place
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,10 @@ class RunData:
     def planned(self) -> Mapping[str, int]:
         """How many prompts the run set out to ask, by task."""
         return Counter(PromptKey(key).task for key in self.config.clusters)
+
+    def swept_clusters(self, line: Throughput) -> list[str]:
+        """The problems of the prompts of a line of a sweep, in the order in which it has them."""
+        return [self.cluster(key) for key in halves(sweep_keys(self.config)[line.chunk])[line.half]]
 
     def keys(self, suite: str) -> list[str]:
         """The prompts of a suite that ran or were dropped, sorted."""

@@ -23,6 +23,7 @@ ENOUGH_ROUNDS = 5
 NO_VERDICT: Mapping[str, str] = {
     "no race": "no race",
     "no control": "no A/A control",
+    "shared": "timed on a server that others used meanwhile",
     "no interval": "A/A without an interval (too few prompts or rounds)",
 }
 
@@ -311,9 +312,14 @@ def covers_one(control: Estimate) -> bool:
     return control.low is not None and control.high is not None and control.low <= 1 <= control.high
 
 
-def race_verdict(control: Estimate, rounds: int) -> RaceVerdict:
-    """Whether this machine's clock can be trusted; `control` is the A/A ratio over the whole race."""
+def race_verdict(control: Estimate, rounds: int, *, shared: bool = False) -> RaceVerdict:
+    """Whether this machine's clock can be trusted; `control` is the A/A ratio over the whole race.
+
+    A server that others use may have been busy in one mode alone, which A/A does not show.
+    """
     status: RaceStatus
+    if shared:
+        return RaceVerdict(status="shared", rounds=rounds)
     if not rounds:
         status = "no race"
     elif control.value is None:

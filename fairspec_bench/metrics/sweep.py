@@ -8,16 +8,19 @@ better than it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
-from fairspec_bench.metrics.bootstrap import TAIL, Array
-from fairspec_bench.metrics.measure import published
+from fairspec_bench.metrics.acceptance import counted_drafts
+from fairspec_bench.metrics.acceptance import measures as acceptance_measures
+from fairspec_bench.metrics.bootstrap import TAIL, Array, partition
+from fairspec_bench.metrics.drafting import off_gamma
+from fairspec_bench.metrics.measure import StatTable, estimate, published
 from fairspec_bench.schemas.keys import PromptKey
-from fairspec_bench.schemas.lines import Throughput
+from fairspec_bench.schemas.lines import Counters, Throughput
 from fairspec_bench.schemas.report import BestGamma, Estimate, Payment, Payoff, SweepCell, SweepReport
 
 AUTOREGRESSIVE = 0
@@ -42,18 +45,25 @@ Cells = Mapping[tuple[str, int, int, int], Spent]
 """By task, half, batch size and γ."""
 
 
-def sweep_report(throughputs: Iterable[Throughput], tasks: Sequence[str]) -> SweepReport | None:
+def sweep_report(
+    throughputs: Iterable[Throughput],
+    tasks: Sequence[str],
+    clusters: Callable[[Throughput], Sequence[str]] = lambda line: (),
+) -> SweepReport | None:
     """The figures of a sweep over these tasks of one suite; `None` where none of them was swept.
 
-    Rounds that some configuration of a task lacks are left out for all of that task.
+    Rounds that some configuration of a task lacks are left out for all of that task. `clusters` are the problems of a
+    line's prompts, by which acceptance under load has its interval.
     """
-    cells = sweep_cells(line for line in throughputs if _task(line) in tasks)
+    lines = [line for line in throughputs if _task(line) in tasks]
+    cells = sweep_cells(lines)
+    accepted = observed_under_load(lines, clusters)
     swept = [task for task in tasks if any(key[0] == task for key in cells)]
     if not swept:
         return None
     batches, gammas = sorted({key[2] for key in cells}), sorted({key[3] for key in cells} - {AUTOREGRESSIVE})
     table = {
-        (task, batch, gamma): _cell(cells, task, batch, gamma)
+        (task, batch, gamma): _cell(cells, task, batch, gamma, accepted.get((task, batch, gamma)))
         for task in swept
         for batch in batches
         for gamma in (AUTOREGRESSIVE, *gammas)
@@ -139,7 +149,7 @@ def best_gamma(cells: Cells, tasks: Sequence[str], batch: int, gammas: Sequence[
     )
 
 
-def _cell(cells: Cells, task: str, batch: int, gamma: int) -> SweepCell:
+def _cell(cells: Cells, task: str, batch: int, gamma: int, observed: Estimate | None) -> SweepCell:
     """Both halves of a task together."""
     here, plain = (_halves(cells, task, batch, each) for each in (gamma, AUTOREGRESSIVE))
     pace = over_rounds(np.log(SECOND) - _log_per_token(here)) if here else Estimate()
@@ -152,7 +162,34 @@ def _cell(cells: Cells, task: str, batch: int, gamma: int) -> SweepCell:
         speedup=published(worth),
         latency_p50=_latency(here, 50),
         latency_p95=_latency(here, 95),
+        acceptance_observed=observed,
     )
+
+
+def observed_under_load(
+    lines: Iterable[Throughput], clusters: Callable[[Throughput], Sequence[str]]
+) -> dict[tuple[str, int, int], Estimate]:
+    """`acceptance_observed` by task, batch size and γ, its interval by problem, where each request was counted.
+
+    None where a round had other than γ drafts, since the drafts tested do not follow then.
+    """
+    found: dict[tuple[str, int, int], list[tuple[str, Counters]]] = {}
+    for line in lines:
+        if line.request_counters:
+            counted = zip(clusters(line), line.request_counters, strict=True)
+            found.setdefault((_task(line), line.batch_size, line.gamma), []).extend(counted)
+    return {key: _observed(each, key[2]) for key, each in found.items()}
+
+
+def _observed(counted: Sequence[tuple[str, Counters]], gamma: int) -> Estimate:
+    if any(off_gamma(each, gamma) for _, each in counted):
+        return Estimate()
+    parts = partition({"load": [cluster for cluster, _ in counted]})
+    drafts = np.array([counted_drafts(each, gamma) for _, each in counted], dtype=np.float64)
+    columns = {"live_tested": drafts[:, 0], "live_accepted": drafts[:, 1]}
+    sheet = StatTable(parts.rows(cluster for cluster, _ in counted), parts.sizes[0], columns)
+    measure = next(each for each in acceptance_measures(gamma) if each.name == "acceptance_observed")
+    return published(estimate(measure, sheet))
 
 
 def _latency(spent: Sequence[Spent], percent: float) -> Estimate | None:

@@ -151,6 +151,11 @@ def _sweep_rows(suite: SuiteReport) -> list[Values]:
             if latency is not None:
                 meaning = f"{share[1:]} % of requests take at most so long"
                 rows.append({**place, **_row(f"sweep_latency_{share}{at}", latency, "s", meaning)})
+        if cell.acceptance_observed is not None:
+            named = f"sweep_acceptance_observed{at}"
+            rows.append(
+                {**place, **_row(named, cell.acceptance_observed, "1", "accepted / tested drafts at this load")}
+            )
         if cell.gamma:
             meaning = "autoregressive / speculative time, same batch"
             rows.append({**place, **_row(f"sweep_speedup{at}", cell.speedup, "1", meaning)})

@@ -156,13 +156,15 @@ def _sweep_tables(suite: SuiteReport, sweep: SweepReport, quiet: bool) -> list[T
     found = {(each.task, each.batch_size, each.gamma): each for each in sweep.cells}
     said = {(each.task, each.gamma): payoff_words(each, quiet) for each in sweep.payoffs}
     names = ["language", "γ", *(f"batch {batch}" for batch in batches), "pays"]
-    by_gamma, pace, waits, best = [], [], [], []
+    by_gamma, pace, waits, best, kept = [], [], [], [], []
     for task, gamma in dict.fromkeys((each.task, each.gamma) for each in sweep.cells):
         here = [found[task, batch, gamma] for batch in batches]
         called = (Task(task).language, str(gamma) if gamma else "alone")
         pace.append([*called, *(cell(each.tokens_per_second) for each in here)])
         for share, latencies in served_within(here).items():
             waits.append([*called, share, *map(cell, latencies)])
+        if any(each.acceptance_observed for each in here):
+            kept.append([*called, *(cell(each.acceptance_observed or Estimate()) for each in here)])
         if gamma:
             by_gamma.append([*called, *(cell(each.speedup) for each in here), said[task, gamma]])
     tasks = list(dict.fromkeys(each.task for each in sweep.cells))
@@ -174,6 +176,7 @@ def _sweep_tables(suite: SuiteReport, sweep: SweepReport, quiet: bool) -> list[T
         plain_table(f"{suite.suite}: speed-up by batch size, {sweep.rounds} rounds", names, by_gamma),
         plain_table(f"{suite.suite}: tokens a second", names[:-1], pace),
         *([plain_table(f"{suite.suite}: seconds to an answer", _within(names), waits)] if waits else []),
+        *([plain_table(f"{suite.suite}: observed acceptance under load", names[:-1], kept)] if kept else []),
         plain_table(title, ["batch", "γ", "chosen by", "all", *(Task(task).language for task in tasks)], best),
     ]
 

@@ -175,10 +175,11 @@ class Throughput(VersionedRecord):
     gives; `prefill_ns` adds up both models' prefills, and `decode_ns` is the time of all steps of the batch, each
     counted once although its rows share it. Of an engine that serves, `batch_size` is how many requests are under way
     at once, `latency_ns` each one's time from asking to its last token, in the prompts' order, and `decode_ns` the time
-    from the first request to the last token, prefills within; `counters` are of all requests together.
+    from the first request to the last token, prefills within; `counters` are of all requests together, and
+    `request_counters` each one's in the prompts' order, of an engine that counts them so.
     """
 
-    later = frozenset({"latency_ns", "counters"})
+    later = frozenset({"latency_ns", "counters", "request_counters"})
 
     chunk: str
     half: int = Field(ge=0, le=1)
@@ -192,6 +193,7 @@ class Throughput(VersionedRecord):
     decode_ns: int = Field(ge=0)
     latency_ns: tuple[Annotated[int, Field(ge=0)], ...] = ()
     counters: Counters | None = None
+    request_counters: tuple[Counters, ...] = ()
 
 
 class Dropped(Record):

@@ -10,7 +10,7 @@ from fairspec_bench.schemas.base import NotebookRecord, Record, VersionedRecord
 from fairspec_bench.schemas.config import Environment, RunConfig
 
 Payment = Literal["pays", "stops", "undecided"]
-RaceStatus = Literal["quiet", "noisy", "no interval", "no control", "no race"]
+RaceStatus = Literal["quiet", "noisy", "no interval", "no control", "no race", "shared"]
 
 
 class Estimate(Record):
@@ -64,10 +64,11 @@ class TaskReport(VersionedRecord):
 class SweepCell(VersionedRecord):
     """One task decoded with one batch size and γ (0: autoregressive, which has no speed-up).
 
-    Of requests served at once also the latency, in seconds, that half and 95 % of them stay within.
+    Of requests served at once also the latency, in seconds, that half and 95 % of them stay within, and
+    `acceptance_observed` where the engine counts each request's speculation.
     """
 
-    later = frozenset({"latency_p50", "latency_p95"})
+    later = frozenset({"latency_p50", "latency_p95", "acceptance_observed"})
 
     task: str
     batch_size: int
@@ -76,6 +77,7 @@ class SweepCell(VersionedRecord):
     speedup: Estimate
     latency_p50: Estimate | None = None
     latency_p95: Estimate | None = None
+    acceptance_observed: Estimate | None = None
 
 
 class Payoff(Record):

@@ -37,11 +37,12 @@ class Fake:
     drafts: int = 0
     accepted: list[int] = field(default_factory=list)
     wrong: str = ""
+    per_request: bool = False
     bodies: list[dict[str, Any]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def complete(self, ids: list[int], count: int) -> list[list[int]]:
-        """The arrivals: the prefill's token, then block by block."""
+    def complete(self, ids: list[int], count: int) -> tuple[list[list[int]], dict[str, Any]]:
+        """The arrivals: the prefill's token, then block by block; and what was drafted for this request."""
         request = Request("x", tuple(ids), count, 0)
         verifier = self.verifier
         past = self.wrong.startswith("past ") and len(ids) > int(self.wrong.split()[1])
@@ -69,7 +70,22 @@ class Fake:
             arrivals[-1][-1] = (arrivals[-1][-1] + 1) % verifier.vocab_size
         if self.wrong == "short":
             arrivals.pop()
-        return arrivals
+        histogram = [0] * (self.gamma + 1)
+        for block in done.blocks if rounds else ():
+            histogram[block.raw_accepted] += 1
+        accepted = sum(place * times for place, times in enumerate(histogram))
+        histogram[0] += self.wrong == "histogram"
+        if self.wrong == "renamed":
+            return arrivals, {"accepted_histogram": histogram, "num_spec_steps": rounds}
+        return arrivals, {
+            "mean_acceptance_length": 1 + accepted / max(1, rounds),
+            "draft_acceptance_rate": accepted / max(1, rounds * self.gamma),
+            "acceptance_histogram": histogram,
+            "num_spec_steps": rounds,
+            "num_accepted_draft_tokens": accepted,
+            "num_draft_tokens": rounds * self.gamma,
+            "num_spec_tokens": self.gamma,
+        }
 
     def metrics(self) -> str:
         """Prometheus text, two engines' worth of labels."""
@@ -130,7 +146,7 @@ def served(fake: Fake) -> Iterator[str]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             fake.bodies.append(body)
-            arrivals = fake.complete(body["prompt"], body["max_tokens"])
+            arrivals, counted = fake.complete(body["prompt"], body["max_tokens"])
             self.send_response(200)
             self.send_header("Content-Type", "text/event-stream")
             self.send_header("Connection", "close")
@@ -139,6 +155,11 @@ def served(fake: Fake) -> Iterator[str]:
                 for ids in arrivals:
                     event = {"choices": [{"index": 0, "text": "", "token_ids": ids}]}
                     self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
+                if body.get("stream_options", {}).get("include_usage"):
+                    last = {"choices": [], "usage": {"completion_tokens": body["max_tokens"]}}
+                    if fake.per_request:
+                        last["metrics"] = {"speculative_decoding": counted if fake.drafter else None}
+                    self.wfile.write(f"data: {json.dumps(last)}\n\n".encode())
                 self.wfile.write(b"data: [DONE]\n\n")
             except BrokenPipeError:
                 pass  # the client had enough: its text ended

@@ -11,7 +11,7 @@ from fairspec_bench.metrics.advice import Advice, sentence
 from fairspec_bench.schemas.base import FairspecError
 from fairspec_bench.schemas.config import ModelConfig
 
-NOT_VLLMS = ("served", "method", "max_ngram")
+NOT_VLLMS = ("served", "shared", "method", "max_ngram")
 """Options of a recorded drafter that vLLM's configuration does not have under this name."""
 
 

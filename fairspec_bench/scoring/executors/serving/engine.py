@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 ADDRESS = "base_url"
 """The option of a model that names a server which has it."""
+SHARED = "shared"
+"""The option of a model whose server others use meanwhile: its times have no verdict."""
 
 
 class EngineRequest(NamedTuple):
@@ -36,7 +38,8 @@ class EngineRequest(NamedTuple):
 class ServedRequest:
     """A continuation as it arrives. Times are of one monotonic clock, nanoseconds.
 
-    `steps` are how many tokens each arrival brought; the first is that of the prefill.
+    `steps` are how many tokens each arrival brought; the first is that of the prefill. `counters` are what the engine
+    counted for this request, `None` where it does not say.
     """
 
     wanted: EngineRequest
@@ -45,6 +48,7 @@ class ServedRequest:
     steps: list[int] = field(default_factory=list)
     first_ns: int = 0
     last_ns: int = 0
+    counters: Counters | None = None
 
     def arrive(self, ids: Sequence[int], now_ns: int) -> bool:
         """Take what came; → whether the output has ended. What goes beyond its end is cut off."""
@@ -69,6 +73,12 @@ class RequestBatch:
     """What was served together: in the order wanted, and from when to when."""
 
     served: tuple[ServedRequest, ...]
+
+    @property
+    def counters(self) -> tuple[Counters, ...] | None:
+        """What the engine counted for each request; `None` unless it says so of every one."""
+        found = tuple(one.counters for one in self.served if one.counters is not None)
+        return found if len(found) == len(self.served) else None
 
     @property
     def wall_ns(self) -> int:
@@ -137,6 +147,17 @@ def difference(before: Counters, after: Counters) -> Counters:
     if min(rounds, drafts, accepted, *positions) < 0:
         raise FairspecError(f"the engine's counters fell from {early} to {late}. Was it restarted? Run again.")
     return Counters(rounds=rounds, drafts=drafts, accepted=accepted, accepted_by_position=tuple(positions))
+
+
+def total(counted: Sequence[Counters]) -> Counters:
+    """The counts of several requests together."""
+    positions = zip_longest(*(each.accepted_by_position for each in counted), fillvalue=0)
+    return Counters(
+        rounds=sum(each.rounds for each in counted),
+        drafts=sum(each.drafts for each in counted),
+        accepted=sum(each.accepted for each in counted),
+        accepted_by_position=tuple(map(sum, positions)),
+    )
 
 
 def refuse_impossible(counted: Counters, tokens: int) -> None:

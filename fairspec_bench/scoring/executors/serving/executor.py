@@ -37,6 +37,7 @@ from fairspec_bench.scoring.executors.serving.engine import (
     difference,
     diverged_at,
     refuse_impossible,
+    total,
 )
 from fairspec_bench.scoring.executors.serving.model_files import read_card
 from fairspec_bench.scoring.prepare import RunPrompts
@@ -269,6 +270,7 @@ class ServingExecutor:
                 decode_ns=done.wall_ns,
                 latency_ns=tuple(one.latency_ns for one in done.served),
                 counters=counted,
+                request_counters=done.counters or (),
             )
 
     def _counted(
@@ -279,7 +281,8 @@ class ServingExecutor:
             return plain.serve(wanted, at_once), None
         before = self._speculation(drafted)
         batch = drafted.serve(wanted, at_once)
-        counted = difference(before, self._speculation(drafted))
+        each = batch.counters
+        counted = total(each) if each else difference(before, self._speculation(drafted))
         refuse_impossible(counted, sum(len(one.ids) for one in batch.served))
         return batch, counted
 

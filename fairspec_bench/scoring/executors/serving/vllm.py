@@ -8,7 +8,7 @@ from pathlib import Path
 from fairspec_bench.engine.drafters.kinds import drafter_kind
 from fairspec_bench.schemas.base import FairspecError
 from fairspec_bench.schemas.options import ModelSpec, RunOptions
-from fairspec_bench.scoring.executors.serving.engine import ADDRESS, Engine, Speculation
+from fairspec_bench.scoring.executors.serving.engine import ADDRESS, SHARED, Engine, Speculation
 from fairspec_bench.scoring.executors.serving.model_files import Card, read_card
 from fairspec_bench.scoring.executors.serving.vllm_offline import DRAFTING, SETTINGS, Offline, check_offline
 from fairspec_bench.scoring.executors.serving.vllm_server import Server
@@ -31,10 +31,10 @@ class Vllm:
         for side, known in ((ask.verifier, SETTINGS), (ask.drafter, ("method", *DRAFTING))):
             given = side.options if side else {}
             passed = {name for name, value in given.items() if side is ask.drafter and _is_number(value)}
-            unknown = sorted({*given} - {*known, ADDRESS, "max_ngram"} - passed)
+            unknown = sorted({*given} - {*known, ADDRESS, SHARED, "max_ngram"} - passed)
             if unknown:
                 raise FairspecError(
-                    f"{unknown[0]}: not an option of vLLM's here. Known: {ADDRESS}, {', '.join(known)}."
+                    f"{unknown[0]}: not an option of vLLM's here. Known: {ADDRESS}, {SHARED}, {', '.join(known)}."
                 )
         if ADDRESS not in ask.verifier.options:
             check_offline(ask.device)
@@ -44,7 +44,9 @@ class Vllm:
 
         Which methods there are is vLLM's to say: it refuses those that it does not have.
         """
-        options = {key: value for key, value in drafter.options.items() if key not in (ADDRESS, "method", "max_ngram")}
+        options = {
+            key: value for key, value in drafter.options.items() if key not in (ADDRESS, SHARED, "method", "max_ngram")
+        }
         default = drafter_kind(drafter.kind).vllm_method
         by_name = drafter_kind(drafter.kind).needs_files and is_method(drafter.source)
         method = str(drafter.options.get("method") or (drafter.source if by_name else default))
@@ -64,7 +66,7 @@ class Vllm:
         side = ask.drafter if speculates else ask.verifier
         assert side is not None
         if (address := side.options.get(ADDRESS)) is not None:
-            return Server(str(address), speculates=speculates)
+            return Server(str(address), speculates=speculates, shared=bool(side.options.get(SHARED)))
         return Offline(
             str(verifier.folder),
             revision=None,

@@ -1,29 +1,22 @@
 """A running vLLM server, by its address: completions over HTTP, counters from its `/metrics`.
 
-The server is somebody else's: what it
-counted while others used it too is refused. Arrivals over a network need not be blocks: the counters must say so.
+The server is somebody else's: what it counted while others used it too is refused, unless it is given as shared; then
+only what it counts for each request is kept (`--per-request-spec-decode-metrics`). Arrivals over a network need not be
+blocks: the counters must say so.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-import requests
 
 from fairspec_bench.schemas.base import FairspecError
 from fairspec_bench.schemas.lines import Counters
-from fairspec_bench.scoring.executors.serving.engine import EngineRequest, RequestBatch, ServedRequest, count
+from fairspec_bench.scoring.executors.serving.engine import EngineRequest, RequestBatch, count
+from fairspec_bench.scoring.executors.serving.http_server import Arrival, HttpServer, by_histogram
 
-API_KEY = "VLLM_API_KEY"
-MAX_BYTES = 16 * 2**20
-MAX_LINE = 2**20
-TIMEOUT = 60.0
 TRAFFIC = ("request_success", "prompt_tokens", "generation_tokens")
 Traffic = tuple[int, int, int]
 """Requests that ended, prompt tokens and output tokens."""
@@ -33,17 +26,17 @@ _SAMPLE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{(.*)\})?\s+(\S+)")
 _POSITION = re.compile(r'(?:^|,)position="(\d+)"')
 
 
-class Server:
-    """One model of a vLLM server, with a drafter (`speculates`) or without."""
+class Server(HttpServer):
+    """One model of a vLLM server, with a drafter (`speculates`) or without; `shared` where others use it too."""
 
-    def __init__(self, url: str, *, speculates: bool):
+    title, key, path = "a vLLM server", "VLLM_API_KEY", "/v1/completions"
+    needs = "vLLM 0.10.2 or newer (return_token_ids) and room for the whole answer (--max-model-len)"
+
+    def __init__(self, url: str, *, speculates: bool, shared: bool = False):
         """Raises `FairspecError` for an address where no vLLM server answers."""
+        super().__init__(url, speculates=speculates)
         self.seen: Traffic = (0, 0, 0)
-        if not re.match(r"https?://", url):
-            raise FairspecError(f"base_url={url}: no address. Give http://HOST:PORT.")
-        self.url = url.rstrip("/").removesuffix("/v1")
-        self.speculates = speculates
-        self.headers = {"Authorization": f"Bearer {key}"} if (key := os.environ.get(API_KEY)) else {}
+        self.shared = shared
         card = self._card()
         self.model = str(card["id"])
         self.max_positions = int(card["max_model_len"]) if card.get("max_model_len") else None
@@ -54,27 +47,34 @@ class Server:
             raise FairspecError(f"{self.url}: speculates, so it is no baseline. Give the server without a drafter.")
 
     def serve(self, wanted: Sequence[EngineRequest], at_once: int) -> RequestBatch:
-        """As the protocol says, by `at_once` clients. Raises `FairspecError` if anybody else was served meanwhile."""
+        """As the protocol says, by `at_once` clients. Raises `FairspecError` if anybody else was served meanwhile.
+
+        Of a shared server: if it does not count its speculation for each request.
+        """
+        if self.shared:
+            batch = super().serve(wanted, at_once)
+            if self.speculates and any(one.counters is None and not one.wanted.stop for one in batch.served):
+                raise FairspecError(
+                    f"{self.url}: shared, but counts no speculation for each request. Start it with "
+                    "--per-request-spec-decode-metrics summary."
+                )
+            return batch
         self._await_idle()
         before = self._traffic()
-        with ThreadPoolExecutor(max_workers=min(at_once, len(wanted))) as clients:
-            served = tuple(clients.map(self._complete, wanted))
+        batch = super().serve(wanted, at_once)
         most = (len(wanted), sum(len(each.ids) for each in wanted), sum(each.tokens for each in wanted))
         # What ended by our own rule was cut off, which vLLM need not count as a request.
         cut = any(each.stop for each in wanted)
-        least = (0, most[1], sum(len(one.ids) for one in served)) if cut else most
+        least = (0, most[1], sum(len(one.ids) for one in batch.served)) if cut else most
         self._refuse_others(before, least, most)
-        return RequestBatch(served)
+        return batch
 
     def counters(self) -> Counters | None:
         """From `/metrics`, all of the server's engines together."""
         return self._speculation() if self.speculates else None
 
-    def close(self) -> None:
-        """The server goes on."""
-
-    def _complete(self, wanted: EngineRequest) -> ServedRequest:
-        body = {
+    def body(self, wanted: EngineRequest) -> Mapping[str, Any]:
+        return {
             "model": self.model,
             "prompt": list(wanted.ids),
             "max_tokens": wanted.tokens,
@@ -83,37 +83,33 @@ class Server:
             "repetition_penalty": 1.0,
             "ignore_eos": True,
             "stream": True,
+            "stream_options": {"include_usage": True},
             "return_token_ids": True,
         }
-        served = ServedRequest(wanted, time.perf_counter_ns())
-        with self._ask("POST", "/v1/completions", json=body, stream=True) as answer:
-            for event in _events(answer, self.url):
-                if "error" in event:
-                    raise FairspecError(f"{self.url}: {wanted.key}: {_short(event['error'])}.")
-                ids = [token for choice in event.get("choices", ()) for token in choice.get("token_ids") or ()]
-                if served.arrive(ids, time.perf_counter_ns()):
-                    return served
-        raise FairspecError(
-            f"{self.url}: {wanted.key} ended after {len(served.ids)} of {wanted.tokens} ids. It needs vLLM 0.10.2 or "
-            "newer (return_token_ids) and room for the whole answer (--max-model-len)."
-        )
+
+    def arrival(self, event: Mapping[str, Any]) -> Arrival:
+        """Ids by choice; the request's own counts are `metrics.speculative_decoding` of the event after the last."""
+        ids = [token for choice in event.get("choices", ()) for token in choice.get("token_ids") or ()]
+        metrics = event.get("metrics")
+        found = metrics.get("speculative_decoding") if isinstance(metrics, dict) else None
+        if not isinstance(found, dict):
+            return Arrival(ids)
+        names = ("acceptance_histogram", "num_spec_steps", "num_draft_tokens", "num_accepted_draft_tokens")
+        return Arrival(ids, by_histogram(self.url, *(found.get(name) for name in names)))
 
     def _card(self) -> Mapping[str, Any]:
-        with self._ask("GET", "/v1/models", stream=True) as answer:
-            try:
-                cards = json.loads(_capped(answer, self.url))["data"]
-                served = [card for card in cards if not card.get("parent")]
-            except (ValueError, KeyError, TypeError, AttributeError):
-                raise FairspecError(f"{self.url}: no OpenAI-compatible server (/v1/models is not its list).") from None
+        try:
+            cards = self.read_json("/v1/models")["data"]
+            served = [card for card in cards if not card.get("parent")]
+        except (KeyError, TypeError, AttributeError):
+            raise FairspecError(f"{self.url}: no OpenAI-compatible server (/v1/models is not its list).") from None
         if len(served) != 1:
             raise FairspecError(f"{self.url}: serves {len(served)} models. Give a server of one.")
         return dict(served[0])
 
     def _metrics(self) -> dict[str, dict[str, float]]:
         """Every sample by name and labels."""
-        with self._ask("GET", "/metrics", stream=True) as answer:
-            text = _capped(answer, self.url).decode(errors="replace")
-        return read_metrics(text)
+        return read_metrics(self.read("/metrics").decode(errors="replace"))
 
     def _speculation(self) -> Counters | None:
         found = self._metrics()
@@ -180,18 +176,6 @@ class Server:
                 )
             time.sleep(PAUSE)
 
-    def _ask(self, method: str, path: str, **given: Any) -> requests.Response:
-        try:
-            answer = requests.request(method, self.url + path, headers=self.headers, timeout=TIMEOUT, **given)
-        except requests.RequestException as error:
-            raise FairspecError(f"{self.url}: no answer ({type(error).__name__}). Is the server running?") from error
-        if answer.status_code != 200:
-            said = _short(answer.raw.read(2000, decode_content=True).decode(errors="replace"))
-            answer.close()
-            hint = f" Set {API_KEY}." if answer.status_code in (401, 403) else ""
-            raise FairspecError(f"{self.url}{path}: HTTP {answer.status_code} ({said}).{hint}")
-        return answer
-
 
 def read_metrics(text: str) -> dict[str, dict[str, float]]:
     """The samples of Prometheus' text format, by name and then by their labels as written."""
@@ -203,30 +187,3 @@ def read_metrics(text: str) -> dict[str, dict[str, float]]:
             except ValueError:
                 continue
     return found
-
-
-def _events(answer: requests.Response, url: str) -> Iterator[Mapping[str, Any]]:
-    """The objects of a stream of server-sent events, up to its end."""
-    try:
-        for line in answer.iter_lines(chunk_size=None):
-            if len(line) > MAX_LINE:
-                raise FairspecError(f"{url}: sends a line of over {MAX_LINE} bytes. Is it a vLLM server?")
-            if line.startswith(b"data:") and (data := line[5:].strip()) != b"[DONE]":
-                event = json.loads(data)
-                if isinstance(event, dict):
-                    yield event
-    except (requests.RequestException, ValueError) as error:
-        raise FairspecError(f"{url}: broke off ({type(error).__name__}). What was finished is kept.") from error
-
-
-def _capped(answer: requests.Response, url: str) -> bytes:
-    held = bytearray()
-    for piece in answer.iter_content(2**16):
-        held += piece
-        if len(held) > MAX_BYTES:
-            raise FairspecError(f"{url}: answers with more than {MAX_BYTES} bytes. Is it a vLLM server?")
-    return bytes(held)
-
-
-def _short(value: object) -> str:
-    return " ".join(str(value).split())[:200]

@@ -248,6 +248,72 @@ def test_a_drafter_that_is_never_right_past_some_length_is_named(
     assert not any(note.startswith("no draft") for note in fairspec.report(scored).notes)
 
 
+@pytest.fixture
+def counting(servers: Servers) -> Servers:
+    """Servers that say what they drafted for each request."""
+    for fake in servers[:2]:
+        fake.per_request = True
+    return servers
+
+
+def test_counts_of_each_request_are_those_of_the_totals_and_have_intervals_under_load(
+    pair: tuple[str, str], counting: Servers, scored: Path, tmp_path: Path
+) -> None:
+    report = score(pair, counting, tmp_path / "run")
+    races = [{line["key"]: line.get("counters") for line in lines(run, "race") if line["mode"] == "speculative"}
+             for run in (scored, tmp_path / "run")]  # fmt: skip
+    assert races[0] == races[1]
+    tested, accepted = 0, 0
+    for line in lines(tmp_path / "run", "sweep"):
+        each = line.get("request_counters", [])
+        assert len(each) == (line["prompts"] if line["gamma"] else 0)
+        if each:
+            assert sum(one["drafts"] for one in each) == line["counters"]["drafts"]
+        if line["gamma"] and line["batch_size"] == 3 and line["chunk"].startswith("embedded_math/te"):
+            tested += sum(one["rounds"] + sum(one["accepted_by_position"][: GAMMA - 1]) for one in each)
+            accepted += sum(one["accepted"] for one in each)
+    cells = {(cell.task, cell.batch_size, cell.gamma): cell for cell in report.suites[0].sweep.cells}
+    found = cells["embedded_math/te", 3, GAMMA].acceptance_observed
+    assert found.value == pytest.approx(accepted / tested)
+    assert 0 < found.low < found.value < found.high < 1
+    assert cells["embedded_math/te", 3, 0].acceptance_observed is None
+    assert "observed acceptance under load" in fairspec.export(report, "md").decode()
+
+
+def test_a_server_that_others_use_gives_acceptance_and_no_verdict_on_speed(
+    pair: tuple[str, str], counting: Servers, scored: Path, tmp_path: Path
+) -> None:
+    for fake in counting[:2]:
+        fake.wrong = "others"
+    shared = {
+        f"{side}_args": {"base_url": url, "shared": True}
+        for side, url in zip(("model", "drafter"), counting[2:], strict=True)
+    }
+    report = score(pair, counting, tmp_path / "run", **shared)
+    for task, alone in zip(report.suites[0].tasks, fairspec.report(scored).suites[0].tasks, strict=True):
+        counted = task.measures["acceptance_observed"]
+        assert counted.value == pytest.approx(alone.measures["acceptance_observed"].value)
+        assert "race: no verdict on speed" in task.flags
+    assert report.race_verdict.status == "shared"
+    counting[1].per_request = False
+    with pytest.raises(FairspecError, match="shared, but counts no speculation for each request"):
+        score(pair, counting, tmp_path / "other", **shared)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [("histogram", "contradict each other"), ("renamed", "the counts of a request are no counts ([")],
+)
+def test_counts_of_a_request_that_cannot_be_are_refused(
+    pair: tuple[str, str], counting: Servers, tmp_path: Path, wrong: str, said: str
+) -> None:
+    counting[1].wrong = wrong
+    with pytest.raises(FairspecError, match=r"^http") as refused:
+        score(pair, counting, tmp_path / "run")
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
 def test_what_the_draft_vocabulary_lacks_is_counted_by_language(
     pair: tuple[str, str], servers: Servers, tmp_path: Path
 ) -> None:
