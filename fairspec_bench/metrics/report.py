@@ -42,15 +42,15 @@ def build_report(
     data = load_run_data(config, lines)
     control = control_ratio(data)
     rounds = len({timing.round for timing in data.timings})
-    quiet = speed.covers_one(control)
-    suites = tuple(_suite_report(data, suite, quiet, replicates, seed) for suite in config.suites)
+    verdict = speed.race_verdict(control, rounds, config.race_width or speed.CONTROL_MARGIN)
+    suites = tuple(_suite_report(data, suite, verdict.quiet, replicates, seed) for suite in config.suites)
     return Report(
         config=config,
         environments=tuple(environments),
         suites=tuple(suite for suite, _ in suites),
         replicates=replicates,
         bootstrap_seed=seed,
-        race_verdict=speed.race_verdict(control, rounds),
+        race_verdict=verdict,
         notes=(*_run_notes(data), *(note for _, notes in suites for note in notes)),
     )
 
