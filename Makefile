@@ -76,6 +76,7 @@ studies: $(VENV)/.installed
 	for study in causal compare-methods transfer; do $(BIN)/fairspec study $$study --out runs/studies || exit 2; \
 	  cp runs/studies/$$study/$$study.* docs/results/$$study/; done
 	$(BIN)/fairspec reproduce --limit 60 --batch_size 30 --race_prompts 4 --race_rounds 5 --markdown
+	$(BIN)/fairspec reproduce --languages en,ja --limit 250 --batch_size 50 --race_rounds 0 --out runs/reproduce-en-ja --markdown
 
 # The reference of the Python functions, from their docstrings: build/api/index.html.
 api: $(VENV)/.installed

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fairspec_bench.scoring.run import ProgressCallback
 
 SUITES = ("embedded_math",)
-DEMO: Mapping[str, Any] = {"limit": 16, "batch_size": 16, "race_prompts": 2, "race_rounds": 3}
+DEMO: Mapping[str, Any] = {"limit": 16, "batch_size": 16, "race_prompts": 2, "race_rounds": 5}
 DEMO_TRAINING: Mapping[str, Any] = {"prompts": SUITES, "limit": 40, "steps": 40, "per_task": 2}
 EMBEDDED_SUITES = ("embedded_math", "embedded_story")
 FULL: Mapping[str, Any] = {"limit": 20, "batch_size": 20, "race_prompts": 3, "race_rounds": 5}

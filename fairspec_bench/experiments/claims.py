@@ -1,10 +1,12 @@
-"""The paper's nine claims, each beside what was measured here and a verdict with its reason.
+"""The paper's eight claims, each beside what was measured here and a verdict with its reason.
 
 From reports and comparisons, by `RULES`; no model is needed. A claim is marked "(reconstructed)" where the paper's text
 was not at hand.
 
-A verdict is *holds* or *does not hold* only with statistical support for it; whatever is left is *not testable here*.
-Each suite gives a typed finding, and `_conclude` joins them.
+A verdict is *holds* or *does not hold* only where a whole interval lies on that side of a stated margin; what differs
+significantly, but by less, has a verdict of its own, and whatever is left is *not testable here*. Each suite gives a
+typed finding, and `_conclude` joins them. Suites of the prompts' kind that the drafter was fine-tuned on are judged
+apart from others. That acceptance is bounded by the divergence is a theorem: a test, no claim.
 """
 
 from __future__ import annotations
@@ -21,17 +23,18 @@ from rich.text import Text
 from scipy import stats
 
 from fairspec_bench.metrics.bootstrap import TAIL, Array
-from fairspec_bench.metrics.bounds import Bound, bounds
 from fairspec_bench.metrics.comparison import Comparison, SuiteComparison
 from fairspec_bench.metrics.unfairness import levelled_down, spearman
 from fairspec_bench.metrics.validity import is_above_tolerated
 from fairspec_bench.reporting.tables import cell
 from fairspec_bench.schemas.base import Record
 from fairspec_bench.schemas.keys import Task
-from fairspec_bench.schemas.report import Estimate, Report, SuiteReport, TaskReport
+from fairspec_bench.schemas.report import Estimate, Report, SuiteReport
 
-ClaimVerdict = Literal["holds", "does not hold", "not testable here"]
-ClaimId = Literal["a", "b", "c", "d", "e", "f", "g", "h", "i"]
+ClaimVerdict = Literal["holds", "by less than the margin", "by levelling down", "does not hold", "not testable here"]
+"""*By less than the margin*: the change or difference is significant, and its whole interval below the margin. *By
+levelling down*: the spread falls while the mean acceptance falls significantly."""
+ClaimId = Literal["a", "b", "c", "d", "e", "f", "g", "h"]
 
 ACCEPTANCE_MARGIN = 0.05
 """A smaller gap of acceptance is not material: .05 moves a block's length by a tenth (γ = 4, α .70 → .75: 2.77 → 3.05
@@ -42,9 +45,8 @@ MATERIAL_RHO = 0.5
 """A weaker correlation of ranks is no rule to tell languages by; at 11 languages p < .05 needs ρ ≥ .62."""
 MATERIAL_FALL = 0.05
 """A smaller relative fall of a spread is not material: less than half of the 12 % that the paper reports."""
-LEAST_TASKS = 5
-"""With 4 tasks no order can have a permutation p below .05 (2 / 4! = .083)."""
-LEVEL = 0.05
+LEAST_TASKS = 8
+"""With 7 tasks an interval of ρ lies above .5 only for ρ ≥ .96, a swap of two neighbours at most."""
 WORST_PACE = "block_efficiency_uncut"
 """What stands for the speed-up where there is no race at all."""
 
@@ -57,51 +59,64 @@ SAYS: Mapping[ClaimId, str] = {
     "f": "s-CDF lowers unfairness, by 12 % on average.",
     "g": "No language that was fast is harmed by s-CDF (reconstructed).",
     "h": "The verifier's output is unchanged.",
-    "i": "Acceptance is bounded by how far drafter and verifier diverge (reconstructed; the bounds of METRICS).",
 }
 
 RULES: Mapping[ClaimId, str] = {
-    "a": f"holds: the simultaneous interval of max − min acceptance lies above {ACCEPTANCE_MARGIN:g} and U above its "
-    f"noise floor. does not hold: that interval, or in a quiet race that of the speed-up gap ({SPEEDUP_MARGIN:g}), "
-    "lies below the margin.",
+    "a": "The simultaneous interval of max − min acceptance, and in a quiet race that of speed-up. holds: it lies "
+    f"above {ACCEPTANCE_MARGIN:g} and U above its noise floor. by less than the margin: it lies between 0 and the "
+    "margin. does not hold: it lies below the margin and reaches 0.",
     "b": f"Spearman's ρ of the verifier's accuracy (the drafter's where the verifier's does not vary) and acceptance. "
-    f"holds: permutation p < {LEVEL:g} and ρ ≥ {MATERIAL_RHO:g}. does not hold: p < {LEVEL:g} and ρ < 0, or the "
-    f"interval of ρ lies below {MATERIAL_RHO:g}. Not testable with fewer than {LEAST_TASKS} languages, or where no "
-    "two languages' accuracies have disjoint intervals.",
+    f"holds: its interval lies above {MATERIAL_RHO:g}. does not hold: below. by less than the margin: between 0 and "
+    f"the margin. Not testable with fewer than {LEAST_TASKS} languages, or where no two accuracies differ "
+    "(simultaneously over all pairs).",
     "c": "As b, of the drafter's accuracy and the speed-up; without a quiet race, the predicted speed-up; without any "
     "race, the block efficiency.",
-    "d": f"The mean Spearman's ρ over all pairs of suites and drafters, on the languages that all have; its p from "
-    f"permuting each order. holds: p < {LEVEL:g} and ρ ≥ {MATERIAL_RHO:g}. does not hold: p < {LEVEL:g} and ρ < 0, "
-    f"or the interval of ρ lies below {MATERIAL_RHO:g}.",
-    "e": f"holds: the interval of the relative change lies below 0. does not hold: it lies above −{MATERIAL_FALL:.0%}: "
-    "no material fall. Not testable where the variance before lies within its noise floor.",
+    "d": "As b, of the mean ρ over all pairs of orders, of suites and drafters, on the languages that all have.",
+    "e": f"holds: the interval of the relative change lies below −{MATERIAL_FALL:.0%} and mean acceptance does not "
+    f"fall significantly; by levelling down: it does. by less than the margin: between −{MATERIAL_FALL:.0%} and 0. "
+    f"does not hold: above −{MATERIAL_FALL:.0%}. Not testable where the variance before lies within its noise floor.",
     "f": "As e, of U on KL (relative to U before) and on cross-entropy: both must fall; either can refute.",
-    "g": "Fast: acceptance before at or above the median. does not hold: the simultaneous interval of a fast "
-    f"language's change lies below 0. holds: all of theirs lie above −{ACCEPTANCE_MARGIN:g}.",
+    "g": "Fast: acceptance before at or above the median. Simultaneous intervals of their changes. holds: all lie "
+    f"above −{ACCEPTANCE_MARGIN:g} and none below 0. by less than the margin: all above −{ACCEPTANCE_MARGIN:g}, some "
+    f"below 0. does not hold: one lies below −{ACCEPTANCE_MARGIN:g}.",
     "h": "holds: the weights' hash and the greedy outputs are the same before and after. does not hold: one differs.",
-    "i": "does not hold: any bound is broken for any language; at temperatures above 0 the block efficiency counts "
-    "with the upper end of its interval, as its bound holds in expectation. holds: none is.",
 }
 """How each verdict is reached. Over suites: *does not hold* where any suite refutes; *holds* where every suite with
-evidence supports; else *not testable here*. Over runs (seeds, orders): the mean change, see `_averaged`."""
+evidence supports; else the weakest. Over runs (seeds, orders): the mean change, see `_averaged`."""
 
 
-Support = Literal["for", "against", "undecided", "none"]
-"""What one suite shows: support, support for the opposite, figures that do not decide, or no figures."""
+Support = Literal["for", "smaller", "levelled", "against", "undecided", "none"]
+"""What one suite shows: support, support but for less than the margin, support by levelling down, support for the
+opposite, figures that do not decide, or no figures."""
+JOINED: tuple[tuple[Support, ClaimVerdict], ...] = (
+    ("against", "does not hold"),
+    ("levelled", "by levelling down"),
+    ("undecided", "not testable here"),
+    ("smaller", "by less than the margin"),
+    ("for", "holds"),
+    ("none", "not testable here"),
+)
+"""The first support that a suite shows gives the verdict over suites."""
 
 
 class ClaimFinding(Record):
-    """What one suite shows of a claim: in which direction, why, and the figures. `where` names the suite and pair."""
+    """What one suite shows of a claim: in which direction, why, and the figures. `where` names the suite and pair.
+
+    `elsewhere`: the drafter was fine-tuned on prompts of another kind than this suite's.
+    """
 
     where: str
     support: Support
     why: str
     measured: str = ""
     estimate: Estimate | None = None
+    elsewhere: bool = False
 
 
 class Claim(Record):
-    """One claim judged. `estimate` is the figure of the first suite that decided.
+    """One claim judged; `elsewhere` on prompts of another kind than the drafter was fine-tuned on, if there are any.
+
+    `estimate` is the figure of the first suite that decided.
 
     `measured` and `reason` are the sentences of `findings`, one line each: see `_conclude`.
     """
@@ -111,12 +126,13 @@ class Claim(Record):
     measured: str
     estimate: Estimate | None
     verdict: ClaimVerdict
+    elsewhere: ClaimVerdict | None
     reason: str
     findings: tuple[ClaimFinding, ...]
 
 
 class Claims(Record):
-    """All nine, in order."""
+    """All eight, in order."""
 
     claims: tuple[Claim, ...]
 
@@ -126,43 +142,48 @@ class ClaimInputs:
     """What was measured. `before` are reports of the pair, `after` of the fine-tuned one, `changes` the comparisons.
 
     Several reports or comparisons of one suite are runs with other seeds or orders. `others` are reports of further
-    pairs, read by (d) alone. `verifier_sha` are its weights' hashes before and after fine-tuning,
-    `outputs_equal` whether its greedy outputs are the same.
+    pairs, read by (d) alone. `trained_on` are the suites of whose kind the prompts of fine-tuning are; `None`: unknown.
+    `verifier_sha` are its weights' hashes before and after fine-tuning, `outputs_equal` whether its greedy outputs are
+    the same.
     """
 
     before: tuple[Report, ...]
     after: tuple[Report, ...] | None = None
     changes: tuple[Comparison, ...] | None = None
     others: tuple[Report, ...] = ()
+    trained_on: tuple[str, ...] | None = None
     verifier_sha: tuple[str, str] | None = None
     outputs_equal: bool | None = None
 
 
 def judge(evidence: ClaimInputs) -> Claims:
-    """The nine claims, each judged by `RULES`."""
+    """The eight claims, each judged by `RULES`."""
     return Claims(claims=tuple(_conclude(name, find(evidence)) for name, find in FINDERS.items()))
 
 
 def _conclude(name: ClaimId, findings: Sequence[ClaimFinding]) -> Claim:
-    """Join what the suites show: one that refutes outweighs all, one that is undecided outweighs support."""
-    by_support: dict[Support, list[ClaimFinding]] = {"for": [], "against": [], "undecided": [], "none": []}
-    for finding in findings:
-        by_support[finding.support].append(finding)
-    verdict: ClaimVerdict = "not testable here"
-    deciding = by_support["undecided"] or by_support["none"]
-    if by_support["against"]:
-        verdict, deciding = "does not hold", by_support["against"]
-    elif by_support["for"] and not by_support["undecided"]:
-        verdict, deciding = "holds", by_support["for"] + by_support["none"]
+    """Join what the suites show, those that the drafter was fine-tuned for and others apart: see `JOINED`."""
+    own, other = ([each for each in findings if each.elsewhere is there] for there in (False, True))
+    verdict, deciding = _joined(own)
+    elsewhere, decided = _joined(other) if other else (None, [])
     return Claim(
         id=name,
         says=SAYS[name],
         measured=_sentences((each.where, each.measured) for each in findings if each.measured) or "–",
         estimate=deciding[0].estimate if deciding else None,
         verdict=verdict,
-        reason=_sentences((each.where, each.why) for each in deciding) or "no evidence was given",
+        elsewhere=elsewhere,
+        reason=_sentences((each.where, each.why) for each in (*deciding, *decided)) or "no evidence was given",
         findings=tuple(findings),
     )
+
+
+def _joined(findings: Sequence[ClaimFinding]) -> tuple[ClaimVerdict, list[ClaimFinding]]:
+    for support, verdict in JOINED:
+        deciding = [each for each in findings if each.support == support]
+        if deciding:
+            return verdict, deciding + [each for each in findings if support == "for" and each.support == "none"]
+    return "not testable here", []
 
 
 def _finding(
@@ -188,7 +209,8 @@ def _gap(report: Report, suite: SuiteReport) -> ClaimFinding:
     measured = [f"acceptance gap {cell(gap)}"]
     why = {
         "for": f"the gap is significantly above {ACCEPTANCE_MARGIN:g}",
-        "against": f"the gap is significantly below {ACCEPTANCE_MARGIN:g}: acceptance does not differ materially",
+        "smaller": f"acceptance differs significantly, by less than {ACCEPTANCE_MARGIN:g}",
+        "against": f"the gap is significantly below {ACCEPTANCE_MARGIN:g} and may be none",
         "undecided": f"the gap may lie on either side of {ACCEPTANCE_MARGIN:g}: more prompts are needed",
         "none": "the report has no interval of the gap of acceptance: too few shared problems, or an older report",
     }[support]
@@ -198,9 +220,8 @@ def _gap(report: Report, suite: SuiteReport) -> ClaimFinding:
         if support == "for" and spread.value <= floor:
             support, why = "undecided", "the gap is material, but U lies within its noise floor"
     quick = _speed_gap(report, suite)
-    if quick == "against":
-        why = f"speed-ups differ significantly by less than {SPEEDUP_MARGIN:g}" if support == "for" else why
-        support = "against"
+    if support == "for" and quick in ("against", "smaller"):
+        support, why = quick, f"{why}; that of speed-up is significantly below {SPEEDUP_MARGIN:g}"
     elif support == "for":
         why += {
             "for": f", that of speed-up above {SPEEDUP_MARGIN:g}",
@@ -219,11 +240,14 @@ def _speed_gap(report: Report, suite: SuiteReport) -> Support:
 
 
 def _beyond(figure: Estimate, margin: float) -> Support:
+    """Where the interval of something that would be above the margin lies."""
     if figure.low is None or figure.high is None:
         return "none"
     if figure.low > margin:
         return "for"
-    return "against" if figure.high < margin else "undecided"
+    if figure.high >= margin:
+        return "undecided"
+    return "smaller" if figure.low > 0 else "against"
 
 
 # --------------------------------------------------------------------------- b, c: fitness and what it goes with
@@ -265,13 +289,22 @@ def _correlated(report: Report, suite: SuiteReport, fitness: Sequence[str], othe
         return _finding(where, "none", f"{other} is the same in all languages")
     figure = rho_interval(rho, len(known))
     measured = f"ρ({name}, {other}) = {cell(figure)}, p = {p:.2g}, {len(known)} languages"
-    return _finding(where, _by_rank(figure, p), _rank_words(figure, p) + _cut(suite), measured, figure)
+    return _finding(where, _beyond(figure, MATERIAL_RHO), _rank_words(figure) + _cut(suite), measured, figure)
 
 
 def _varies(figures: Iterable[Estimate]) -> bool:
-    """Whether some two figures have disjoint intervals: without, a correlation would be one with noise."""
-    known = [(each.low, each.high) for each in figures if each.low is not None and each.high is not None]
-    return bool(known) and max(low for low, _ in known) > min(high for _, high in known)
+    """Whether some two figures differ significantly, Bonferroni over all pairs: else a correlation is one with noise.
+
+    A figure's standard error is that of its interval; problems that two languages share make their difference surer.
+    """
+    known = [(e.value, e.low, e.high) for e in figures if e.value is not None and e.low is not None]
+    whole = np.array([(v, low, high) for v, low, high in known if high is not None], dtype=np.float64).reshape(-1, 3)
+    first, second = np.triu_indices(len(whole), 1)
+    if not len(first):
+        return False
+    error = (whole[:, 2] - whole[:, 1]) / 2 / stats.norm.isf(TAIL)
+    width = stats.norm.isf(TAIL / len(first)) * np.hypot(error[first], error[second])
+    return bool((np.abs(whole[first, 0] - whole[second, 0]) > width).any())
 
 
 def rho_interval(rho: float, count: int) -> Estimate:
@@ -286,22 +319,16 @@ def rho_interval(rho: float, count: int) -> Estimate:
     return Estimate(value=rho, low=min(rho, low), high=max(rho, high))
 
 
-def _by_rank(rho: Estimate, p: float) -> Support:
-    if rho.value is None or rho.high is None:
-        return "none"
-    if p < LEVEL and rho.value >= MATERIAL_RHO:
-        return "for"
-    return "against" if (p < LEVEL and rho.value < 0) or rho.high < MATERIAL_RHO else "undecided"
-
-
-def _rank_words(rho: Estimate, p: float) -> str:
-    how = "beyond chance, but not significantly" if p < LEVEL else "neither significantly nor significantly not"
+def _rank_words(rho: Estimate) -> str:
+    positive = rho.low is not None and rho.low > 0
     return {
-        "for": "the orders agree beyond chance",
+        "for": f"the orders agree significantly more than ρ = {MATERIAL_RHO:g}",
+        "smaller": f"the orders agree significantly, but less than ρ = {MATERIAL_RHO:g}",
         "against": f"the orders agree less than ρ = {MATERIAL_RHO:g}, or are opposed",
-        "undecided": f"the orders agree {how} as much as ρ = {MATERIAL_RHO:g}: more languages are needed",
+        "undecided": f"the orders agree{' significantly' if positive else ''}, whether as much as ρ = "
+        f"{MATERIAL_RHO:g} is not decided: more languages are needed",
         "none": "no ρ",
-    }[_by_rank(rho, p)]
+    }[_beyond(rho, MATERIAL_RHO)]
 
 
 # --------------------------------------------------------------------------- d: a stable order
@@ -328,8 +355,10 @@ def _stable(evidence: ClaimInputs) -> list[ClaimFinding]:
         return [_finding("", "none", "in one of them acceptance is the same in all languages")]
     rho, p = concordance(values, reports[0].replicates, reports[0].bootstrap_seed)
     figure = rho_interval(rho, len(languages))
+    pairs = len({report.config.drafter and report.config.drafter.name for report in reports})
     measured = f"mean ρ = {cell(figure)}, p = {p:.2g}, {len(columns)} orders of {len(languages)} languages"
-    return [_finding("", _by_rank(figure, p), _rank_words(figure, p), measured, figure)]
+    words = f"{_rank_words(figure)} (orders of {pairs} pair{'s' * (pairs > 1)})"
+    return [_finding("", _beyond(figure, MATERIAL_RHO), words, measured, figure)]
 
 
 def concordance(values: Array, replicates: int, seed: int) -> tuple[float, float]:
@@ -359,8 +388,8 @@ def _variance_falls(evidence: ClaimInputs) -> list[ClaimFinding]:
             findings.append(_finding(name, "none", "the variance before lies within its noise floor: nothing to lower"))
             continue
         change = _averaged([run.relative["acceptance_variance"] for run in runs])
-        findings.append(_fallen(name, {"variance of acceptance": change}, len(runs), 0.20))
-    return findings or [_not_compared()]
+        findings.append(_fallen(name, {"variance of acceptance": change}, runs, 0.20))
+    return _apart(evidence, findings)
 
 
 def _unfairness_falls(evidence: ClaimInputs) -> list[ClaimFinding]:
@@ -373,47 +402,76 @@ def _unfairness_falls(evidence: ClaimInputs) -> list[ClaimFinding]:
             "U on cross-entropy": _averaged([run.relative["unfairness_ce"] for run in runs]),
             "U": _averaged([run.relative["unfairness"] for run in runs]),
         }
-        findings.append(_fallen(name, changes, len(runs), 0.12))
-    return findings or [_not_compared()]
+        findings.append(_fallen(name, changes, runs, 0.12))
+    return _apart(evidence, findings)
 
 
-def _fallen(where: str, changes: Mapping[str, Estimate], runs: int, paper: float) -> ClaimFinding:
+def _apart(evidence: ClaimInputs, findings: Sequence[ClaimFinding]) -> list[ClaimFinding]:
+    """The findings by suite of what fine-tuning did, marked where it was on prompts of another kind."""
+    known = evidence.trained_on
+    return [
+        each.model_copy(update={"elsewhere": known is not None and each.where not in known}) for each in findings
+    ] or [_finding("", "none", "no fine-tuned drafter was compared")]
+
+
+def _fallen(where: str, changes: Mapping[str, Estimate], runs: Sequence[SuiteComparison], paper: float) -> ClaimFinding:
     supports = {name: _fall(change) for name, change in changes.items() if _fall(change) != "none"}
-    measured = ", ".join(f"{name} {_percent(change)}" for name, change in changes.items()) + f", {runs} run(s)"
+    measured = ", ".join(f"{name} {_percent(change)}" for name, change in changes.items()) + f", {len(runs)} run(s)"
     if not supports:
         return _finding(where, "none", "no interval of the change", measured)
-    first = changes[next(iter(supports))]
-    against = [name for name, support in supports.items() if support == "against"]
-    if against:
-        words = f"{' and '.join(against)}: significantly no fall of {MATERIAL_FALL:.0%} or more"
-        return _finding(where, "against", words, measured, changes[against[0]])
-    if "undecided" in supports.values():
-        undecided = [name for name, support in supports.items() if support == "undecided"]
-        return _finding(where, "undecided", f"{' and '.join(undecided)}: the interval covers 0", measured, first)
-    covers = first.low is not None and first.high is not None and first.low <= -paper <= first.high
-    size = f"the interval {'covers' if covers else 'does not cover'} the paper's −{paper:.0%}"
-    alone = "".join(f"; {name} is not known" for name in changes if name not in supports)
-    return _finding(where, "for", f"significantly lower; {size}{alone}", measured, first)
+    support = next(each for each, _ in JOINED if each in supports.values())
+    deciding = [name for name, each in supports.items() if each == support]
+    figure = changes[deciding[0]]
+    words = {
+        "against": f"significantly no fall of {MATERIAL_FALL:.0%} or more",
+        "undecided": f"whether it falls by {MATERIAL_FALL:.0%} or more is not decided",
+        "smaller": f"significantly lower, by less than {MATERIAL_FALL:.0%}",
+        "for": f"significantly lower by {MATERIAL_FALL:.0%} or more",
+    }[support]
+    why = f"{' and '.join(deciding)}: {words}"
+    if support != "for":
+        return _finding(where, support, why, measured, figure)
+    covers = figure.low is not None and figure.high is not None and figure.low <= -paper <= figure.high
+    why += f"; the interval {'covers' if covers else 'does not cover'} the paper's −{paper:.0%}"
+    why += "".join(f"; {name} is not known" for name in changes if name not in supports)
+    mean = _mean_change(_changes(runs))
+    if mean.high is not None and mean.high < 0:
+        return _finding(where, "levelled", f"{why}; but mean acceptance falls {_signed(mean)}", measured, figure)
+    return _finding(where, "for", why, measured, figure)
 
 
 def _fall(change: Estimate) -> Support:
     if change.low is None or change.high is None:
         return "none"
-    if change.low > -MATERIAL_FALL:
-        return "against"
-    return "for" if change.high < 0 else "undecided"
+    return _beyond(Estimate(value=change.value and -change.value, low=-change.high, high=-change.low), MATERIAL_FALL)
+
+
+def _changes(runs: Sequence[SuiteComparison]) -> dict[str, Estimate]:
+    """The change of acceptance of each task, the mean over runs; intervals hold for all tasks at once."""
+    tasks = runs[0].differences["acceptance"]
+    found = {task: [run.differences["acceptance"].get(task, Estimate()) for run in runs] for task in tasks}
+    return {task: _averaged(each, len(tasks)) for task, each in found.items()}
+
+
+def _mean_change(changes: Mapping[str, Estimate]) -> Estimate:
+    """Of the mean over tasks: bounds that hold for all tasks at once hold for their mean."""
+    known = [(e.value, e.low, e.high) for e in changes.values() if e.value is not None and e.high is not None]
+    whole = np.array([(v, low, high) for v, low, high in known if low is not None], dtype=np.float64)
+    if not len(whole) or len(whole) < len(changes):
+        return Estimate()
+    value, low, high = map(float, whole.mean(axis=0))
+    return Estimate(value=value, low=low, high=high)
 
 
 # --------------------------------------------------------------------------- g: no fast language is harmed
 
 
 def _unharmed(evidence: ClaimInputs) -> list[ClaimFinding]:
-    return [_harm(evidence, name, runs) for name, runs in _runs(evidence).items()] or [_not_compared()]
+    return _apart(evidence, [_harm(evidence, name, runs) for name, runs in _runs(evidence).items()])
 
 
 def _harm(evidence: ClaimInputs, where: str, runs: Sequence[SuiteComparison]) -> ClaimFinding:
-    tasks = list(runs[0].differences["acceptance"])
-    changes = {task: _averaged([run.differences["acceptance"].get(task, Estimate()) for run in runs]) for task in tasks}
+    changes = _changes(runs)
     fast = _fast_tasks(evidence, where)
     measured = ", ".join(
         f"{_language(task)}{' (fast)' if task in fast else ''} {_signed(change)}" for task, change in changes.items()
@@ -428,14 +486,20 @@ def _harm(evidence: ClaimInputs, where: str, runs: Sequence[SuiteComparison]) ->
     slow = [_language(task) for task in fallen if task not in fast]
     said += f"; slower ones that fell: {', '.join(slow)}" if slow else ""
     harmed = [_language(task) for task in fallen if task in fast]
-    if harmed:
-        return _finding(where, "against", f"{', '.join(harmed)} fell significantly{said}", measured, worst)
-    if min(lows.values()) > -ACCEPTANCE_MARGIN:
-        words = f"every fast language loses less than {ACCEPTANCE_MARGIN:g}"
-        return _finding(where, "for", words + said, measured, worst)
+    much = [_language(task) for task in fast & set(fallen) if (changes[task].high or 0.0) < -ACCEPTANCE_MARGIN]
     doubtful = [_language(task) for task, low in lows.items() if low <= -ACCEPTANCE_MARGIN]
-    words = f"{', '.join(doubtful)} may have lost {ACCEPTANCE_MARGIN:g} or more: more prompts are needed"
-    return _finding(where, "undecided", words + said, measured, worst)
+    if much:
+        words = f"{', '.join(sorted(much))} fell significantly by more than {ACCEPTANCE_MARGIN:g}"
+        return _finding(where, "against", words + said, measured, worst)
+    if doubtful:
+        words = f"{', '.join(doubtful)} may have lost {ACCEPTANCE_MARGIN:g} or more: more prompts are needed"
+        words += f"; {', '.join(harmed)} fell significantly" if harmed else ""
+        return _finding(where, "undecided", words + said, measured, worst)
+    if harmed:
+        words = f"{', '.join(harmed)} fell significantly, by less than {ACCEPTANCE_MARGIN:g}"
+        return _finding(where, "smaller", words + said, measured, worst)
+    words = f"every fast language loses less than {ACCEPTANCE_MARGIN:g}, none significantly"
+    return _finding(where, "for", words + said, measured, worst)
 
 
 def _fast_tasks(evidence: ClaimInputs, name: str) -> set[str]:
@@ -464,48 +528,6 @@ def _unchanged(evidence: ClaimInputs) -> list[ClaimFinding]:
     return [_finding("", "for", "weights and greedy outputs are identical", measured)]
 
 
-# --------------------------------------------------------------------------- i: the bounds hold
-
-
-def _bounded(evidence: ClaimInputs) -> list[ClaimFinding]:
-    checked: list[tuple[str, Bound]] = []
-    bare: list[str] = []
-    for report in (*evidence.before, *(evidence.after or ())):
-        for suite in report.suites:
-            for task in suite.tasks:
-                found = _task_bounds(report, task)
-                checked += [(task.task, bound) for bound in found]
-                bare += [] if found else [task.task]
-    if not checked:
-        return [_finding("", "none", "no language has the figures that a bound needs")]
-    broken = [f"{task}: {bound.name} ({_inequality(bound)})" for task, bound in checked if not bound.holds]
-    tightest = min(checked, key=lambda pair: pair[1].figure - (pair[1].low or 0.0))
-    measured = f"{len(checked)} bounds checked, {len(broken)} broken; tightest {tightest[0]}: {tightest[1].name} "
-    measured += f"({_inequality(tightest[1])})"
-    if broken:
-        words = f"broken, so something is measured wrongly: {', '.join(broken)}"
-        return [_finding("", "against", words, measured)]
-    without = f"; none can be checked for {', '.join(dict.fromkeys(bare))}" if bare else ""
-    return [_finding("", "for", f"no bound is broken{without}", measured)]
-
-
-def _task_bounds(report: Report, task: TaskReport) -> tuple[Bound, ...]:
-    """Overlap by KL and by cross-entropy, and block efficiency by acceptance."""
-    value = {name: each.value for name, each in task.measures.items()}
-    efficiency, blocks = task.measures["block_efficiency"], value["blocks_expected"]
-    figure = efficiency.value if report.config.sampling.greedy or efficiency.high is None else efficiency.high
-    contexts = None if efficiency.value is None or blocks is None else efficiency.value * blocks
-    return (
-        *bounds(overlap=value["overlap"], misfit=value["misfit"]),
-        *bounds(overlap=value["overlap"], misfit=value["misfit_ce"]),
-        *bounds(block_efficiency=figure, acceptance=value["acceptance"], gamma=report.config.gamma, contexts=contexts),
-    )
-
-
-def _inequality(bound: Bound) -> str:
-    return f"{bound.figure:.3f} against at least {bound.low:.3f}"
-
-
 FINDERS: Mapping[ClaimId, Callable[[ClaimInputs], Sequence[ClaimFinding]]] = {
     "a": _differ,
     "b": _accuracy,
@@ -515,7 +537,6 @@ FINDERS: Mapping[ClaimId, Callable[[ClaimInputs], Sequence[ClaimFinding]]] = {
     "f": _unfairness_falls,
     "g": _unharmed,
     "h": _unchanged,
-    "i": _bounded,
 }
 
 
@@ -548,10 +569,6 @@ def _runs(evidence: ClaimInputs) -> dict[str, list[SuiteComparison]]:
     return found
 
 
-def _not_compared() -> ClaimFinding:
-    return _finding("", "none", "no fine-tuned drafter was compared")
-
-
 def _suites_before(evidence: ClaimInputs, name: str) -> list[SuiteReport]:
     return [suite for report in evidence.before for suite in report.suites if suite.suite == name]
 
@@ -573,8 +590,10 @@ def _within_floor(evidence: ClaimInputs, name: str, figure: str) -> bool:
     return value is not None and bool(known) and value <= max(known)
 
 
-def _averaged(figures: Sequence[Estimate]) -> Estimate:
+def _averaged(figures: Sequence[Estimate], ways: int = 1) -> Estimate:
     """The mean over runs with other seeds or orders on the same prompts, with an interval for new runs and prompts.
+
+    `ways`: how many such figures the runs' own intervals, and so this, hold for at once (Bonferroni).
 
     The runs' own half-widths are averaged, as if prompts moved all runs alike; Student's interval of the runs is added
     in quadrature. Both are at least as wide as need be.
@@ -585,7 +604,7 @@ def _averaged(figures: Sequence[Estimate]) -> Estimate:
         return Estimate()
     value, low, high = whole.mean(axis=0)
     runs = len(whole)
-    between = float(stats.t.isf(TAIL, runs - 1) * whole[:, 0].std(ddof=1) / math.sqrt(runs)) if runs > 1 else 0.0
+    between = float(stats.t.isf(TAIL / ways, runs - 1) * whole[:, 0].std(ddof=1) / math.sqrt(runs)) if runs > 1 else 0.0
     return Estimate(
         value=float(value),
         low=float(value - math.hypot(value - low, between)),
@@ -615,6 +634,10 @@ def render_claims(judged: Claims) -> RenderableType:
         table.add_column(name, overflow="fold")
     styles = {"holds": "green", "does not hold": "red", "not testable here": "dim"}
     for claim in judged.claims:
-        verdict = Text(claim.verdict, style=styles[claim.verdict])
+        verdict = Text(claim.verdict, style=styles.get(claim.verdict, "yellow"))
+        if claim.elsewhere is not None:
+            verdict.append(
+                f"; on prompts of another kind: {claim.elsewhere}", style=styles.get(claim.elsewhere, "yellow")
+            )
         table.add_row(claim.id, Text(claim.says), Text(claim.measured), verdict, Text(claim.reason))
     return table

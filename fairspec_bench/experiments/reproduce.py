@@ -93,11 +93,18 @@ def run_reproduce(
             after=tuple(reports[1:]) or None,
             changes=changes or None,
             others=tuple(others),
+            trained_on=_kinds(fine_tuning, options),
             verifier_sha=(min(hashes), max(hashes)) if hashes else None,
             outputs_equal=equal,
         )
     )
     return Reproduced(claims, before, tuple(after), changes)
+
+
+def _kinds(fine_tuning: finetune.FineTuneOptions | None, options: RunOptions) -> tuple[str, ...] | None:
+    """The suites whose own training prompts were used; `None` where the prompts are a user's."""
+    used = set(fine_tuning.prompts) if fine_tuning else set()
+    return tuple(sorted(used)) if used & set(options.suites) else None
 
 
 def live_outputs_equal(prepared: RunContext, references: Sequence[Reference], each: int = LIVE_PROMPTS) -> bool:

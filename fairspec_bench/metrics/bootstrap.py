@@ -15,14 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from fairspec_bench.schemas.report import Estimate
-
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 LEVEL = 0.95
 TAIL = (1 - LEVEL) / 2
-INNER = 100
 FEW_CLUSTERS = 50
 CHUNK = 2**16
 STEP = 1e-20
@@ -118,36 +115,10 @@ def percentile(replicates: Array) -> tuple[float | None, float | None]:
     return float(low), float(high)
 
 
-def corrected(
-    statistic: Callable[[Array], Array], value: Array, replicates: Array, clusters: int, *, least: float = 0.0
-) -> Estimate:
-    """A spread over tasks (U or a variance), which noise biases up, with its interval, cut at `least`.
-
-    `statistic` takes tasks along the first axis; `value` `[m]` are their figures, `replicates` `[R, m]` their
-    replicates, `clusters` the fewest a task has. The estimate is c(D) = 2·U(D) − mean U(D*). Its interval is that of
-    c itself over replicates, the bias taken anew in each (inner noise: `INNER` replicates' deviations), centred on
-    the estimate. Shifting the percentiles of U* by twice one bias instead ignores that the bias varies with which
-    task is the least; it covers .86–.92 where several are close. Deviations are stretched by √(n/(n−1))·t/z, which
-    matters only for few clusters. No figure where the statistic is undefined in some replicate, as a share of nothing.
-    """
-    known = replicates[np.isfinite(replicates).all(axis=1)]
-    if clusters < 2 or not len(known) or not np.isfinite(value).all():
-        return Estimate()
-    estimate = 2 * float(statistic(value)) - float(statistic(known.T).mean())
-    deviations = known - value
-    stretch = np.sqrt(clusters / (clusters - 1)) * stats.t.isf(TAIL, clusters - 1) / stats.norm.isf(TAIL)
-    outer, inner = value[:, None] + stretch * deviations.T, deviations[:INNER].T
-    figures = np.empty(outer.shape[1])
-    step = max(1, CHUNK // inner.size)
-    for start in range(0, len(figures), step):
-        part = outer[:, start : start + step]
-        around = statistic(part[:, :, None] + inner[:, None, :]).mean(axis=-1)
-        with np.errstate(invalid="ignore"):
-            figures[start : start + step] = 2 * statistic(part) - around
-    if not np.isfinite([estimate, *figures]).all():
-        return Estimate()
-    low, high = np.quantile(figures - figures.mean() + estimate, [TAIL, 1 - TAIL])
-    return Estimate(value=max(least, estimate), low=max(least, float(low)), high=max(least, float(high)))
+def stretched(value: Array, replicates: Array, clusters: int) -> Array:
+    """Deviations `[R, m]` of replicates from the figures, stretched by √(n/(n−1))·t/z for few clusters."""
+    student = stats.t.isf(TAIL, clusters - 1) / stats.norm.isf(TAIL)
+    return np.asarray(np.sqrt(clusters / (clusters - 1)) * student * (replicates - value))
 
 
 # --------------------------------------------------------------------------- linearised intervals

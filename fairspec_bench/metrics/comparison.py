@@ -5,24 +5,35 @@ The intervals of one table hold simultaneously (max-t), so that "no language get
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import numpy as np
 
-from fairspec_bench.metrics import bootstrap, unfairness
-from fairspec_bench.metrics.bootstrap import Array, Partition
+from fairspec_bench.metrics import bootstrap, spread, unfairness
+from fairspec_bench.metrics.bootstrap import Partition
 from fairspec_bench.metrics.catalogue import measures
-from fairspec_bench.metrics.measure import Linear, Measure, StatTable, assemble, known, linear, published, replicate
+from fairspec_bench.metrics.measure import (
+    Linear,
+    Measure,
+    StatTable,
+    assemble,
+    joint,
+    known,
+    linear,
+    published,
+    replicate,
+)
 from fairspec_bench.metrics.run_data import Lines, RunData, Sheets, load_run_data, suite_sheets
+from fairspec_bench.metrics.spread import Spread
 from fairspec_bench.schemas.base import FairspecError, NotebookRecord, Record
 from fairspec_bench.schemas.config import RunConfig
 from fairspec_bench.schemas.report import Estimate
 
-SPREADS: Mapping[str, tuple[str, Callable[[Array], Array]]] = {
-    "unfairness": ("misfit", unfairness.unfairness),
-    "unfairness_ce": ("misfit_ce", unfairness.unfairness),
-    "acceptance_variance": ("acceptance", unfairness.variance),
+SPREADS: Mapping[str, tuple[str, Spread]] = {
+    "unfairness": ("misfit", spread.unfairness),
+    "unfairness_ce": ("misfit_ce", spread.unfairness),
+    "acceptance_variance": ("acceptance", spread.variance),
 }
 COMPARED = ("acceptance", "block_efficiency_uncut", "misfit", "misfit_ce")
 
@@ -31,7 +42,8 @@ class SuiteComparison(Record):
     """Second − first: `differences[measure][task]` with simultaneous intervals, over `clusters[task]` problems.
 
     `unfairness` is the difference of U, `relative` the changes of spreads as shares of the first run's (after / before
-    − 1), by the spread's name. `levelled_down` are tasks whose acceptance fell significantly.
+    − 1), by the spread's name: none where the first run's is within its noise floor. `levelled_down` are tasks whose
+    acceptance fell significantly.
     """
 
     suite: str
@@ -142,12 +154,12 @@ def compare_sheets(
         suite=suite,
         clusters={task: len(np.unique(sheet.clusters)) for task, sheet in new.prompts.items()},
         differences=differences,
-        unfairness=_change_of_spread(table["misfit"], unfairness.unfairness, _minus, old, new, replicates, seed)
+        unfairness=_change_of_spread(table["misfit"], spread.unfairness, old, new, replicates, seed)
         if spreads
         else Estimate(),
         relative={
-            name: _change_of_spread(table[measure], spread, _over, old, new, replicates, seed)
-            for name, (measure, spread) in changes.items()
+            name: _change_of_spread(table[measure], kind, old, new, replicates, seed, relative=True)
+            for name, (measure, kind) in changes.items()
         },
         levelled_down=unfairness.levelled_down(differences["acceptance"]),
     )
@@ -177,42 +189,19 @@ def _differences(
     return differences
 
 
-def _minus(after: Array, before: Array) -> Array:
-    return after - before
-
-
-def _over(after: Array, before: Array) -> Array:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return after / before - 1
-
-
 def _change_of_spread(
-    measure: Measure,
-    spread: Callable[[Array], Array],
-    change: Callable[[Array, Array], Array],
-    old: Sheets,
-    new: Sheets,
-    replicates: int,
-    seed: int,
+    measure: Measure, kind: Spread, old: Sheets, new: Sheets, replicates: int, seed: int, *, relative: bool = False
 ) -> Estimate:
-    """`change(after, before)` of a spread over tasks, corrected for noise; no figure where a task has no data."""
-    values: list[float] = []
-    fewest: list[int] = []
-    drawn: list[Array] = []
+    """A spread over tasks, after − before; no figure where a task has no data."""
+    joints, drawn = [], []
     for sheets in (old.prompts, new.prompts):
-        found = {task: one for task, sheet in sheets.items() if (one := linear(measure, sheet)) is not None}
-        if len(found) < max(2, sum(len(sheet.clusters) > 0 for sheet in new.prompts.values())):
+        found = joint(measure, sheets, new.parts)
+        if found is None or len(found.tasks) < sum(len(sheet.clusters) > 0 for sheet in new.prompts.values()):
             return Estimate()
-        values.extend(one.value for one in found.values())
-        fewest.extend(int(one.have.sum()) for one in found.values())
-        drawn.extend(
+        joints.append(found)
+        columns = [
             replicate([measure], sheets[task], replicates, (seed, new.parts.stratum[task]))[measure.name]
-            for task in found
-        )
-
-    def both(figures: Array) -> Array:
-        before, after = np.split(figures, 2)
-        return change(spread(after), spread(before))
-
-    samples = np.stack(drawn, axis=1)
-    return published(bootstrap.corrected(both, np.array(values), samples, min(fewest), least=-np.inf))
+            for task in found.tasks
+        ]
+        drawn.append(np.stack(columns, axis=1))
+    return published(spread.change(kind, joints, drawn, relative=relative))

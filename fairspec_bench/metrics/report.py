@@ -43,15 +43,15 @@ def build_report(
     control = control_ratio(data)
     rounds = len({timing.round for timing in data.timings})
     shared = any(model.options.get("shared") for model in (config.verifier, config.drafter) if model)
-    quiet = speed.covers_one(control) and not shared
-    suites = tuple(_suite_report(data, suite, quiet, replicates, seed) for suite in config.suites)
+    verdict = speed.race_verdict(control, rounds, config.race_width or speed.CONTROL_MARGIN, shared=shared)
+    suites = tuple(_suite_report(data, suite, verdict.quiet, replicates, seed) for suite in config.suites)
     return Report(
         config=config,
         environments=tuple(environments),
         suites=tuple(suite for suite, _ in suites),
         replicates=replicates,
         bootstrap_seed=seed,
-        race_verdict=speed.race_verdict(control, rounds, shared=shared),
+        race_verdict=verdict,
         notes=(*_run_notes(data), *(note for _, notes in suites for note in notes)),
     )
 

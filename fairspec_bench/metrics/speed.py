@@ -20,6 +20,8 @@ from fairspec_bench.schemas.report import Estimate, RaceStatus, RaceVerdict
 
 NANOSECOND = 1e-9
 ENOUGH_ROUNDS = 5
+CONTROL_MARGIN = 0.03
+"""How far from 1 an A/A ratio may lie: what two languages of a usual race can just be told apart by."""
 NO_VERDICT: Mapping[str, str] = {
     "no race": "no race",
     "no control": "no A/A control",
@@ -307,28 +309,28 @@ def _mean(total: float, count: int, none: float = np.nan) -> float:
 # --------------------------------------------------------------------------- verdicts
 
 
-def covers_one(control: Estimate) -> bool:
-    """Whether the A/A interval exists and holds 1: only then may a speed-up be called one."""
-    return control.low is not None and control.high is not None and control.low <= 1 <= control.high
-
-
-def race_verdict(control: Estimate, rounds: int, *, shared: bool = False) -> RaceVerdict:
+def race_verdict(
+    control: Estimate, rounds: int, margin: float = CONTROL_MARGIN, *, shared: bool = False
+) -> RaceVerdict:
     """Whether this machine's clock can be trusted; `control` is the A/A ratio over the whole race.
 
+    Its whole interval must lie within 1 ± `margin`: one that merely covers 1 is as wide as the clock is noisy.
     A server that others use may have been busy in one mode alone, which A/A does not show.
     """
     status: RaceStatus
     if shared:
-        return RaceVerdict(status="shared", rounds=rounds)
+        return RaceVerdict(status="shared", rounds=rounds, margin=margin)
     if not rounds:
         status = "no race"
     elif control.value is None:
         status = "no control"
     elif control.low is None or control.high is None:
         status = "no interval"
+    elif control.low < 1 - margin or control.high > 1 + margin:
+        status = "noisy"
     else:
-        status = "quiet" if covers_one(control) else "noisy"
-    return RaceVerdict(status=status, ratio=control, rounds=rounds)
+        status = "quiet" if rounds >= ENOUGH_ROUNDS else "few rounds"
+    return RaceVerdict(status=status, ratio=control, rounds=rounds, margin=margin)
 
 
 def race_sentence(verdict: RaceVerdict) -> str:
@@ -337,10 +339,10 @@ def race_sentence(verdict: RaceVerdict) -> str:
     if ratio.value is None or ratio.low is None or ratio.high is None:
         return f"{NO_VERDICT.get(verdict.status, verdict.status)}: no verdict on speed"
     seen = f"A/A {ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
-    if not verdict.quiet:
-        return f"too noisy: no verdict on speed ({seen} does not cover 1)"
-    few = f", but only {verdict.rounds} rounds of at least {ENOUGH_ROUNDS}" if verdict.rounds < ENOUGH_ROUNDS else ""
-    return f"quiet: {seen} covers 1{few}"
+    if verdict.status == "few rounds":
+        return f"{verdict.rounds} rounds, {ENOUGH_ROUNDS} are needed: no verdict on speed ({seen})"
+    within = f"within 1 ± {verdict.margin:g}"
+    return f"quiet: {seen} is {within}" if verdict.quiet else f"too noisy: no verdict on speed ({seen} is not {within})"
 
 
 def speed_verdict(speedup: Estimate, quiet: bool) -> str:

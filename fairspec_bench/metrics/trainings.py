@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fairspec_bench.metrics import bootstrap, unfairness
+from fairspec_bench.metrics import bootstrap, spread, unfairness
 from fairspec_bench.metrics.bootstrap import Array, Labels
 from fairspec_bench.metrics.catalogue import measures
-from fairspec_bench.metrics.measure import linear, published, replicate, rounded
+from fairspec_bench.metrics.measure import Joint, joint, published, replicate, rounded
 from fairspec_bench.metrics.run_data import Lines, load_run_data, suite_sheets
+from fairspec_bench.metrics.spread import Spread
 from fairspec_bench.schemas.base import FairspecError, Record
 from fairspec_bench.schemas.config import RunConfig
 from fairspec_bench.schemas.report import Estimate
@@ -26,20 +27,19 @@ Run = tuple[RunConfig, Lines]
 
 @dataclass(frozen=True)
 class Statistic:
-    """A figure over tasks, `[m, ...] → [...]`, of a measure; a spread is `corrected` for noise's upward bias."""
+    """A figure over tasks, `[m, ...] → [...]`, of a measure; of a `Spread` the unbiased one."""
 
     measure: str
-    value: Callable[[Array], Array]
-    corrected: bool = False
+    value: Callable[[Array], Array] | Spread
 
 
 STATISTICS: Mapping[str, Statistic] = {
     "mean_acceptance": Statistic("acceptance", lambda a: a.mean(axis=0)),
     "worst_acceptance": Statistic("acceptance", lambda a: a.min(axis=0)),
     "best_acceptance": Statistic("acceptance", lambda a: a.max(axis=0)),
-    "acceptance_variance": Statistic("acceptance", unfairness.variance, corrected=True),
-    "unfairness": Statistic("misfit", unfairness.unfairness, corrected=True),
-    "unfairness_ce": Statistic("misfit_ce", unfairness.unfairness, corrected=True),
+    "acceptance_variance": Statistic("acceptance", spread.variance),
+    "unfairness": Statistic("misfit", spread.unfairness),
+    "unfairness_ce": Statistic("misfit_ce", spread.unfairness),
     "mean_block_efficiency": Statistic("block_efficiency_uncut", lambda b: b.mean(axis=0)),
     "block_efficiency_gap": Statistic("block_efficiency_uncut", lambda b: b.max(axis=0) - b.min(axis=0)),
 }
@@ -49,6 +49,7 @@ class Change(Record):
     """Means over the units, and the change with its interval.
 
     `relative` is exp(mean of ln(after / before)) − 1 over the units: drafters of any scale count alike.
+    `None` where a figure is not above 0, or a spread before within its noise floor.
     """
 
     before: float
@@ -104,7 +105,7 @@ def over_trainings(
     floor = None if None in floors else rounded(float(np.mean([each for each in floors if each is not None])))
     across, single = {}, {}
     for name, statistic in STATISTICS.items():
-        if all(statistic.measure in one.value for pair in distributions for one in pair):
+        if all(statistic.measure in one.joints for pair in distributions for one in pair):
             before, after = (_figures([pair[side] for pair in distributions], statistic) for side in (0, 1))
             (across[name],) = _changes(before, after, units, clusters)
             single[name] = tuple(rounded(float(each)) for each in (after.value - before.value)[:, 0])
@@ -131,12 +132,15 @@ def over_trainings(
 
 @dataclass(frozen=True)
 class _Distribution:
-    """By measure: values `[m]` over the tasks and joint replicates `[R, m]`; `clusters` is the fewest a task has."""
+    """By measure that all tasks have: figures and influences, and joint replicates `[R, m]`.
+
+    `clusters` is the fewest problems that a task has.
+    """
 
     tasks: tuple[str, ...]
     prompts: tuple[str, ...]
     clusters: int
-    value: dict[str, Array]
+    joints: dict[str, Joint]
     samples: dict[str, Array]
 
 
@@ -146,51 +150,55 @@ def _distribution(run: Run, name: str, replicates: int, seed: int) -> _Distribut
     if suite is None:
         raise FairspecError(f"the run has no suite {name}. Score it on --suite {name}.")
     sheets, table = suite_sheets(data, suite), measures(data.config.gamma)
-    wanted = [table[each] for each in dict.fromkeys(each.measure for each in STATISTICS.values())]
-    value: dict[str, list[float]] = {}
-    samples: dict[str, list[Array]] = {}
-    for task, sheet in sheets.prompts.items():
-        # One seed for all runs: the same problems are drawn in each, so that differences stay paired.
-        drawn = replicate(wanted, sheet, replicates, (seed, sheets.parts.stratum[task]))
-        for measure in wanted:
-            if (found := linear(measure, sheet)) is not None:
-                value.setdefault(measure.name, []).append(found.value)
-                samples.setdefault(measure.name, []).append(drawn[measure.name])
     tasks = tuple(sheets.prompts)
-    whole = [name for name, values in value.items() if len(values) == len(tasks)]
-    if "acceptance" not in whole:
-        raise FairspecError(f"{name}: a task has no replayed prompt. Finish the run.")
+    found = {
+        each: one
+        for each in dict.fromkeys(each.measure for each in STATISTICS.values())
+        if (one := joint(table[each], sheets.prompts, sheets.parts)) is not None and one.tasks == tasks
+    }
+    if "acceptance" not in found:
+        raise FairspecError(f"{name}: a task has no replayed prompt, or there is only one. Finish the run.")
+    # One seed for all runs: the same problems are drawn in each, so that differences stay paired.
+    drawn = [
+        replicate([table[each] for each in found], sheet, replicates, (seed, sheets.parts.stratum[task]))
+        for task, sheet in sheets.prompts.items()
+    ]
     return _Distribution(
         tasks,
         tuple(sorted(data.replays)),
         min(len(np.unique(sheet.clusters)) for sheet in sheets.prompts.values()),
-        {name: np.array(value[name]) for name in whole},
-        {name: np.stack(samples[name], axis=1) for name in whole},
+        found,
+        {each: np.stack([one[each] for one in drawn], axis=1) for each in found},
     )
 
 
 def _floor(one: _Distribution) -> float | None:
-    if "misfit" not in one.value:
+    if "misfit" not in one.joints:
         return None
-    return unfairness.noise_floor(unfairness.unfairness, one.value["misfit"], one.samples["misfit"])
+    return spread.noise_floor(spread.unfairness, one.joints["misfit"], one.samples["misfit"])
 
 
 @dataclass(frozen=True)
 class _Figures:
-    """K figures of n runs: `value` `[n, K]`, and their replicates `[R, n, K]`."""
+    """K figures of n runs: `value` `[n, K]`, and their replicates `[R, n, K]`; whether all are `clear` of noise."""
 
     value: Array
     samples: Array
+    clear: bool = True
 
 
 def _figures(distributions: Sequence[_Distribution], statistic: Statistic) -> _Figures:
-    value, samples = [], []
+    value, samples, clear = [], [], True
     for one in distributions:
-        plain = np.atleast_1d(statistic.value(one.value[statistic.measure]))
-        drawn = statistic.value(one.samples[statistic.measure].T).reshape(len(plain), -1)
-        value.append(2 * plain - drawn.mean(axis=1) if statistic.corrected else plain)
-        samples.append(drawn.T)
-    return _Figures(np.array(value), np.stack(samples, axis=1))
+        found, drawn = one.joints[statistic.measure], one.samples[statistic.measure]
+        plain = np.atleast_1d(statistic.value(found.value))
+        if isinstance(statistic.value, Spread):
+            floor = spread.noise_floor(statistic.value, found, drawn)
+            plain = np.array([spread.unbiased(statistic.value, found)])
+            clear &= floor is not None and plain[0] > floor
+        value.append(plain)
+        samples.append(statistic.value(drawn.T).reshape(len(plain), -1).T)
+    return _Figures(np.array(value), np.stack(samples, axis=1), clear)
 
 
 def _changes(before: _Figures, after: _Figures, units: Labels, clusters: int) -> list[Change]:
@@ -198,7 +206,7 @@ def _changes(before: _Figures, after: _Figures, units: Labels, clusters: int) ->
     means = _by_unit(before.value, units).mean(axis=0), _by_unit(after.value, units).mean(axis=0)
     change = _bounds(after.value - before.value, after.samples - before.samples, units, clusters)
     relative = [Estimate()] * len(change)
-    if (before.value > 0).all() and (after.value > 0).all():
+    if before.clear and (before.value > 0).all() and (after.value > 0).all():
         logs = np.log(after.value / before.value)
         # The logarithm linearised at the figures: a replicate may be 0 or less.
         drawn = after.samples / after.value - before.samples / before.value

@@ -13,32 +13,17 @@ from itertools import combinations, permutations
 import numpy as np
 from scipy import stats
 
-from fairspec_bench.metrics import bootstrap
+from fairspec_bench.metrics import spread
 from fairspec_bench.metrics.bootstrap import Array
 from fairspec_bench.metrics.measure import Definition, Joint
+from fairspec_bench.metrics.spread import Spread
 from fairspec_bench.schemas.report import Estimate
 
 EXACT_TASKS = 7
 SURE = 1e-12
 
 
-# --------------------------------------------------------------------------- figures over tasks, `[m, ...] → [...]`
-
-
-def unfairness(misfit: Array) -> Array:
-    """U = (1/m) Σ_T (D_T − min D)² = Var D + (mean D − min D)², arXiv 2510.02128 (reconstructed)."""
-    return np.asarray(((misfit - misfit.min(axis=0)) ** 2).mean(axis=0))
-
-
-def variance(values: Array) -> Array:
-    """The population variance over tasks."""
-    return np.asarray(values.var(axis=0))
-
-
-def noise_floor(statistic: Callable[[Array], Array], value: Array, replicates: Array) -> float | None:
-    """The spread that noise alone gives: mean over replicates `[R, m]` after shifting every task to one mean."""
-    known = replicates[np.isfinite(replicates).all(axis=1)]
-    return float(statistic((known - value).T).mean()) if len(known) else None
+# --------------------------------------------------------------------------- ranks
 
 
 def spearman(first: Array, second: Array, replicates: int, seed: int) -> tuple[float | None, float | None]:
@@ -184,22 +169,18 @@ class Across(Definition):
     figure: Callable[[AcrossInputs, str], Estimate]
 
 
-def _spread(statistic: Callable[[Array], Array]) -> Callable[[AcrossInputs, str], Estimate]:
+def _spread(kind: Spread) -> Callable[[AcrossInputs, str], Estimate]:
     def figure(evidence: AcrossInputs, measure: str) -> Estimate:
         own = evidence.own(measure)
-        if own is None:
-            return Estimate()
-        return bootstrap.corrected(statistic, own.value, evidence.drawn(own, measure), own.fewest)
+        return Estimate() if own is None else spread.estimate(kind, own, evidence.drawn(own, measure))
 
     return figure
 
 
-def _floor(statistic: Callable[[Array], Array]) -> Callable[[AcrossInputs, str], Estimate]:
+def _floor(kind: Spread) -> Callable[[AcrossInputs, str], Estimate]:
     def figure(evidence: AcrossInputs, measure: str) -> Estimate:
         own = evidence.own(measure)
-        if own is None or own.fewest < 2:
-            return Estimate()
-        return Estimate(value=noise_floor(statistic, own.value, evidence.drawn(own, measure)))
+        return Estimate(value=None if own is None else spread.noise_floor(kind, own, evidence.drawn(own, measure)))
 
     return figure
 
@@ -258,9 +239,9 @@ ACROSS: tuple[Across, ...] = (
         "unfairness",
         "Unfairness",
         "nats²",
-        "(1/m) Σ (D − min D)² over the m languages, on misfit (KL), with the upward bias of noise removed.",
+        "(1/m) Σ (D − min D)² over the m languages, on misfit (KL), unbiased: below 0 where noise exceeds it.",
         ("misfit",),
-        _spread(unfairness),
+        _spread(spread.unfairness),
         symbol="U",
         better="lower",
         note="0 for a perfect drafter, and also for one equally bad everywhere.",
@@ -272,7 +253,7 @@ ACROSS: tuple[Across, ...] = (
         "(1/m) Σ (D − min D)² over the m languages, on cross-entropy: probably the form of arXiv 2510.02128 "
         "(reconstructed), not 0 for a perfect drafter.",
         ("misfit_ce",),
-        _spread(unfairness),
+        _spread(spread.unfairness),
         symbol="U(CE)",
         better="lower",
         note="Reconstructed from its abstract and reviews; the full text was not available.",
@@ -281,36 +262,36 @@ ACROSS: tuple[Across, ...] = (
         "unfairness_floor",
         "Noise floor of unfairness",
         "nats²",
-        "The U that noise alone would give if every language had the same misfit.",
+        "What U exceeds in 5 % of cases by noise alone if every language has the same misfit.",
         ("misfit",),
-        _floor(unfairness),
+        _floor(spread.unfairness),
         note="Nothing within it is ranked.",
     ),
     Across(
         "misfit_variance",
         "Variance of misfit",
         "nats²",
-        "Population variance of misfit over languages, bias removed.",
+        "Population variance of misfit over languages, unbiased.",
         ("misfit",),
-        _spread(variance),
+        _spread(spread.variance),
         better="lower",
     ),
     Across(
         "acceptance_variance",
         "Variance of acceptance",
         "1",
-        "Population variance of acceptance over languages, bias removed.",
+        "Population variance of acceptance over languages, unbiased.",
         ("acceptance",),
-        _spread(variance),
+        _spread(spread.variance),
         better="lower",
     ),
     Across(
         "acceptance_variance_floor",
         "Noise floor of the variance of acceptance",
         "1",
-        "The variance that noise alone would give if every language had the same acceptance.",
+        "What the variance exceeds in 5 % of cases by noise alone if every language has the same acceptance.",
         ("acceptance",),
-        _floor(variance),
+        _floor(spread.variance),
     ),
     Across(
         "worst_acceptance",

@@ -10,7 +10,7 @@ from fairspec_bench.schemas.base import NotebookRecord, Record, VersionedRecord
 from fairspec_bench.schemas.config import Environment, RunConfig
 
 Payment = Literal["pays", "stops", "undecided"]
-RaceStatus = Literal["quiet", "noisy", "no interval", "no control", "no race", "shared"]
+RaceStatus = Literal["quiet", "noisy", "few rounds", "no interval", "no control", "no race", "shared"]
 
 
 class Estimate(Record):
@@ -24,12 +24,14 @@ class Estimate(Record):
 class RaceVerdict(Record):
     """Whether the clock of a race can be trusted: the A/A `ratio`, baseline / itself, over its `rounds` rounds.
 
-    `quiet`: its interval holds 1. Only then does a speed-up of the race have a verdict.
+    `quiet`: its whole interval lies within 1 ± `margin`, over enough rounds. Only then does a speed-up of the race have
+    a verdict.
     """
 
     status: RaceStatus
     ratio: Estimate = Estimate()
     rounds: int = 0
+    margin: float = 0.03
 
     @property
     def quiet(self) -> bool:

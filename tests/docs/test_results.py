@@ -13,6 +13,7 @@ import pytest
 import fairspec_bench
 from fairspec_bench.api.reports import markdown
 from fairspec_bench.experiments import causal, compare_methods, transfer
+from fairspec_bench.metrics.bounds import bounds
 from fairspec_bench.schemas.io import read_lines, read_record
 from fairspec_bench.schemas.lines import Answer
 from fairspec_bench.schemas.report import Estimate, Report, SuiteReport
@@ -66,6 +67,29 @@ def test_there_are_committed_runs() -> None:
 def test_lines_give_the_committed_report(run: Path) -> None:
     made = markdown(fairspec_bench.report(run))
     assert (run / "report.md").read_text(encoding="utf-8") == made.rstrip("\n") + "\n"
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+def test_no_bound_is_broken(run: Path) -> None:
+    """Theorems, by language: overlap against KL and cross-entropy, greedy block efficiency against acceptance."""
+    report = fairspec_bench.report(run)
+    checked = []
+    for task in (task for suite in report.suites for task in suite.tasks):
+        value = {name: each.value for name, each in task.measures.items()}
+        efficiency, blocks = value["block_efficiency"], value["blocks_expected"]
+        contexts = None if efficiency is None or blocks is None else efficiency * blocks
+        checked += [
+            *bounds(overlap=value["overlap"], misfit=value["misfit"]),
+            *bounds(overlap=value["overlap"], misfit=value["misfit_ce"]),
+            *bounds(
+                block_efficiency=efficiency,
+                acceptance=value["acceptance"],
+                gamma=report.config.gamma,
+                contexts=contexts,
+            ),
+        ]
+    assert len(checked) >= 6 * len(report.suites[0].tasks)
+    assert all(bound.holds for bound in checked)
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)

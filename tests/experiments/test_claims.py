@@ -47,6 +47,10 @@ def test_a_balanced_pair_turns_a_to_does_not_hold() -> None:
     claim = verdict_of("a", before(make_report(EQUAL, across=BALANCED)))
     assert claim.verdict == "does not hold"
     assert "below 0.05" in claim.reason
+    small = BALANCED | {"acceptance_gap": between(0.031, 0.047)}
+    claim = verdict_of("a", before(make_report(EQUAL, across=small)))
+    assert claim.verdict == "by less than the margin"
+    assert "differs significantly, by less than 0.05" in claim.reason
 
 
 @pytest.mark.parametrize(
@@ -69,7 +73,7 @@ def test_a_counts_speed_only_in_a_quiet_race() -> None:
     assert verdict_of("a", before(make_report(SLOPE, across=across))).verdict == "holds"
     refuted = verdict_of("a", before(make_report(SLOPE, across=across, race=QUIET)))
     assert refuted.verdict == "does not hold"
-    assert "speed-ups" in refuted.reason
+    assert "speed-up is significantly below" in refuted.reason
     across = UNEQUAL | {"speedup_gap": between(0.2, 0.9)}
     assert "speed-up above 0.05" in verdict_of("a", before(make_report(SLOPE, across=across, race=QUIET))).reason
     across = UNEQUAL | {"speedup_gap": between(0.0, 0.9)}
@@ -98,6 +102,8 @@ def test_an_undecided_suite_blocks_and_a_suite_without_figures_does_not() -> Non
 
 # --------------------------------------------------------------------------- b, c
 
+UNKNOWN = "not testable here"
+
 
 @pytest.mark.parametrize(
     ("fitness", "verdict"),
@@ -107,7 +113,9 @@ def test_an_undecided_suite_blocks_and_a_suite_without_figures_does_not() -> Non
         ({one: 0.5 + 0.04 * (k * 7 % 11) for k, one in enumerate(LANGUAGES)}, "not testable here"),
         (dict.fromkeys(LANGUAGES, 0.9), "not testable here"),
         ({one: 0.9 + 0.001 * k for k, one in enumerate(LANGUAGES)}, "not testable here"),
-        ({one: 0.5 + 0.1 * k for k, one in enumerate(LANGUAGES[:4])}, "not testable here"),
+        ({one: 0.5 + 0.04 * (0, 2, 1, 4, 3, 6, 8, 5, 10, 7, 9)[k] for k, one in enumerate(LANGUAGES)}, "holds"),
+        ({one: 0.5 + 0.04 * (2, 6, 0, 4, 1, 8, 3, 10, 5, 9, 7)[k] for k, one in enumerate(LANGUAGES)}, UNKNOWN),
+        ({one: 0.5 + 0.06 * k for k, one in enumerate(LANGUAGES[:7])}, "not testable here"),
     ],
 )
 def test_b_follows_the_verifiers_accuracy(fitness: dict[str, float], verdict: str) -> None:
@@ -163,6 +171,52 @@ def test_c_takes_the_best_figure_of_speed_there_is(
     assert stands_in is None or stands_in in claim.reason
 
 
+def test_a_rank_correlation_is_concluded_from_its_interval_alone() -> None:
+    """ρ = .618 of 11 languages has p < .05 and an interval of [−.034, .901]: once *holds*."""
+    assert claims._beyond(claims.rho_interval(0.618, 11), 0.5) == "undecided"
+    assert claims._beyond(claims.rho_interval(0.95, 11), 0.5) == "for"
+    assert claims._beyond(claims.rho_interval(-0.2, 30), 0.5) == "against"
+    assert claims._beyond(claims.rho_interval(0.3, 300), 0.5) == "smaller"
+
+
+def latent(rng: np.random.Generator, rho: float, worlds: int) -> list[str]:
+    """What is concluded of 11 languages whose latent correlation is such that Spearman's is `rho`."""
+    pearson = 2 * np.sin(np.pi * rho / 6)
+    found = []
+    for _ in range(worlds):
+        one = rng.multivariate_normal([0, 0], [[1, pearson], [pearson, 1]], 11)
+        figure = claims.rho_interval(float(stats.spearmanr(one[:, 0], one[:, 1]).statistic), 11)
+        found.append(claims._beyond(figure, 0.5))
+    return found
+
+
+def changes_of(rng: np.random.Generator, truth: float, worlds: int) -> list[str]:
+    """What is concluded of a relative change that is `truth`, known to ± .02."""
+    return [claims._fall(near(rng.normal(truth, 0.02), 1.96 * 0.02)) for _ in range(worlds)]
+
+
+def accuracies_vary(rng: np.random.Generator, worlds: int) -> float:
+    """How often equal accuracies of 11 languages, 100 answers each, are said to differ."""
+    values = rng.binomial(100, 0.7, (worlds, 11)) / 100
+    return float(np.mean([claims._varies([near(v, 1.96 * np.sqrt(0.7 * 0.3 / 100)) for v in row]) for row in values]))
+
+
+@pytest.mark.parametrize("worlds", [200, pytest.param(1000, marks=pytest.mark.slow)])
+def test_false_verdicts_are_rare(worlds: int) -> None:
+    """At a margin itself, and where nothing differs: the wrong conclusion in at most 5 %, and noise of the count."""
+    rng, most = np.random.default_rng(0), 0.05 + 2 * np.sqrt(0.05 * 0.95 / worlds)
+    for wrong, concluded in (
+        ("for", latent(rng, 0.0, worlds)),
+        ("for", latent(rng, 0.5, worlds)),
+        ("against", latent(rng, 0.5, worlds)),
+        ("for", changes_of(rng, -0.05, worlds)),
+        ("for", changes_of(rng, 0.0, worlds)),
+        ("against", changes_of(rng, -0.05, worlds)),
+    ):
+        assert concluded.count(wrong) / worlds <= most, wrong
+    assert accuracies_vary(rng, worlds) <= most
+
+
 def test_rho_interval_covers() -> None:
     generator = np.random.default_rng(0)
     covered = 0
@@ -200,11 +254,11 @@ def test_d_compares_orders() -> None:
     assert verdict_of("d", orders(up, [0.7] * 11)).verdict == "not testable here"
 
 
-def test_d_needs_five_languages_in_common() -> None:
-    few = make_report({one: SLOPE[one] for one in LANGUAGES[:4]}, suite="story")
+def test_d_needs_eight_languages_in_common() -> None:
+    few = make_report({one: SLOPE[one] for one in LANGUAGES[:7]}, suite="story")
     claim = verdict_of("d", ClaimInputs(before=(UNEVEN, few)))
     assert claim.verdict == "not testable here"
-    assert "4 languages in common" in claim.reason
+    assert "7 languages in common" in claim.reason
 
 
 def test_concordance_of_two_rows_is_spearman_and_its_p_is_level() -> None:
@@ -232,8 +286,10 @@ STILL = {one: near(0.02, 0.005) for one in LANGUAGES}
         (between(-0.4, -0.1), "holds", "covers the paper's −20%"),
         (between(-0.95, -0.8), "holds", "does not cover the paper's −20%"),
         (between(0.1, 0.4), "does not hold", "no fall of 5%"),
-        (between(-0.04, -0.01), "does not hold", "no fall of 5%"),
-        (between(-0.3, 0.2), "not testable here", "covers 0"),
+        (between(-0.04, 0.01), "does not hold", "no fall of 5%"),
+        (between(-0.04, -0.01), "by less than the margin", "lower, by less than 5%"),
+        (between(-0.08, -0.03), "not testable here", "not decided"),
+        (between(-0.3, 0.2), "not testable here", "not decided"),
         (Estimate(), "not testable here", "no interval"),
     ],
 )
@@ -241,6 +297,26 @@ def test_e_needs_a_material_fall(change: Estimate, verdict: str, says: str) -> N
     claim = verdict_of("e", before(UNEVEN, changes=(make_change(STILL, acceptance_variance=change),)))
     assert claim.verdict == verdict
     assert says in claim.reason
+
+
+def test_levelling_down_is_no_success() -> None:
+    fall = between(-0.4, -0.1)
+    lower = {one: near(-0.05, 0.02) for one in LANGUAGES}
+    claim = verdict_of("e", before(UNEVEN, changes=(make_change(lower, acceptance_variance=fall),)))
+    assert claim.verdict == "by levelling down"
+    assert "mean acceptance falls -0.050" in claim.reason
+
+
+def test_prompts_of_another_kind_are_judged_apart() -> None:
+    fall, rise = between(-0.95, -0.9), between(0.4, 0.5)
+    own = make_change(STILL, unfairness=fall, unfairness_ce=fall)
+    other = make_change(STILL, unfairness=rise, unfairness_ce=rise, suite="story")
+    reports = (UNEVEN, make_report(SLOPE, across=UNEQUAL | FLOORS, suite="story"))
+    apart = verdict_of("f", ClaimInputs(before=reports, changes=(own, other), trained_on=("toy",)))
+    assert (apart.verdict, apart.elsewhere) == ("holds", "does not hold")
+    assert [each.elsewhere for each in apart.findings] == [False, True]
+    together = verdict_of("f", ClaimInputs(before=reports, changes=(own, other)))
+    assert (together.verdict, together.elsewhere) == ("does not hold", None)
 
 
 def test_e_and_f_have_nothing_to_lower_within_the_noise_floor() -> None:
@@ -261,12 +337,13 @@ def test_without_a_fine_tuned_drafter_nothing_is_concluded_of_it() -> None:
 @pytest.mark.parametrize(
     ("cross_entropy", "ours", "verdict"),
     [
-        (between(-0.3, -0.05), between(-0.6, -0.4), "holds"),
+        (between(-0.3, -0.06), between(-0.6, -0.4), "holds"),
+        (between(-0.3, -0.02), between(-0.6, -0.4), "not testable here"),
         (Estimate(), between(-0.6, -0.4), "holds"),
         (between(-0.3, -0.05), between(-0.6, 0.2), "not testable here"),
         (between(-0.3, -0.05), between(0.1, 0.2), "does not hold"),
         (between(0.1, 0.2), between(-0.6, -0.4), "does not hold"),
-        (between(-0.3, -0.05), between(-0.01, 0.01), "does not hold"),
+        (between(-0.3, -0.06), between(-0.01, 0.01), "does not hold"),
         (Estimate(), Estimate(), "not testable here"),
     ],
 )
@@ -301,7 +378,9 @@ SLOW, FAST = "bn", "zh"
     ("language", "change", "verdict"),
     [
         (FAST, near(0.01, 0.005), "holds"),
-        (FAST, near(-0.02, 0.01), "does not hold"),
+        (FAST, near(-0.02, 0.01), "by less than the margin"),
+        (FAST, near(-0.08, 0.01), "does not hold"),
+        (FAST, near(-0.05, 0.02), "not testable here"),
         (FAST, near(-0.02, 0.04), "not testable here"),
         (FAST, Estimate(value=0.1), "not testable here"),
         (SLOW, near(-0.2, 0.01), "holds"),
@@ -323,7 +402,7 @@ def test_g_judges_the_mean_of_runs_and_counts_those_that_harm() -> None:
     assert "fell significantly in 1 of 9 runs" in claim.reason
 
 
-# --------------------------------------------------------------------------- h, i
+# --------------------------------------------------------------------------- h
 
 
 @pytest.mark.parametrize(
@@ -340,44 +419,12 @@ def test_h_needs_weights_and_outputs(sha: tuple[str, str] | None, equal: bool | 
     assert verdict_of("h", before(UNEVEN, verifier_sha=sha, outputs_equal=equal)).verdict == verdict
 
 
-def test_i_holds_where_no_bound_is_broken() -> None:
-    claim = verdict_of("i", before(UNEVEN))
-    assert claim.verdict == "holds"
-    assert claim.measured.startswith(f"{7 * len(LANGUAGES)} bounds checked, 0 broken")
+# --------------------------------------------------------------------------- all eight
 
 
-@pytest.mark.parametrize("figure", ["overlap", "block_efficiency"])
-def test_i_names_a_broken_bound_before_or_after(figure: str) -> None:
-    broken = make_report(SLOPE, figures={figure: {"zh": 0.3}})
-    for evidence in (before(broken), before(UNEVEN, after=(broken,))):
-        claim = verdict_of("i", evidence)
-        assert claim.verdict == "does not hold"
-        assert "toy/zh" in claim.reason
-        assert "toy/en" not in claim.reason
-
-
-def test_i_gives_the_block_efficiency_its_interval_above_temperature_0() -> None:
-    low = {"block_efficiency": {"zh": 3.367}, "blocks_expected": {"zh": 60 / 3.367}}
-    assert verdict_of("i", before(make_report(SLOPE, figures=low))).verdict == "does not hold"
-    assert verdict_of("i", before(make_report(SLOPE, figures=low, temperature=1.0))).verdict == "holds"
-
-
-def test_i_says_which_languages_have_no_figures() -> None:
-    report = make_report(SLOPE)
-    (suite,) = report.suites
-    bare = suite.tasks[0].model_copy(update={"measures": dict.fromkeys(suite.tasks[0].measures, Estimate())})
-    some = report.model_copy(update={"suites": (suite.model_copy(update={"tasks": (bare, *suite.tasks[1:])}),)})
-    none = report.model_copy(update={"suites": (suite.model_copy(update={"tasks": (bare,)}),)})
-    assert "none can be checked for toy/bn" in verdict_of("i", before(some)).reason
-    assert verdict_of("i", before(none)).verdict == "not testable here"
-
-
-# --------------------------------------------------------------------------- all nine
-
-
-def test_nine_claims_in_order_each_with_a_rule_and_words() -> None:
+def test_eight_claims_in_order_each_with_a_rule_and_words() -> None:
     judged = judge(before(UNEVEN))
-    assert "".join(claim.id for claim in judged.claims) == "abcdefghi" == "".join(RULES) == "".join(SAYS)
+    assert "".join(claim.id for claim in judged.claims) == "abcdefgh" == "".join(RULES) == "".join(SAYS)
     assert all(claim.reason and claim.measured and "\n" not in claim.measured for claim in judged.claims)
     assert Claims.model_validate_json(judged.model_dump_json()) == judged
 

@@ -200,78 +200,10 @@ def tasks_of(generator: np.random.Generator, means: Array, count: int) -> tuple[
     return sheets, bootstrap.partition(dict.fromkeys(sheets, clusters))
 
 
-def drawn(sheets: dict[str, StatTable], generator: np.random.Generator, count: int = 400) -> tuple[Array, Array]:
-    """Figures `[m]` and joint replicates `[R, m]` of the tasks."""
-    sums = np.stack([np.stack([sheet.columns[name] for sheet in sheets.values()], axis=1) for name in MEAN.columns])
-    totals = bootstrap.resample(np.hstack(list(sums)), count, int(generator.integers(2**31)))
-    above, below = np.split(totals, 2, axis=1)
-    return sums[0].sum(axis=0) / sums[1].sum(axis=0), above / below
-
-
 EQUAL = np.ones(11)
 CLOSE = np.linspace(0.9, 1.05, 11)
 SPREAD = np.linspace(0.8, 1.3, 11)
 ONE_BEST = np.array([1.0, *[1.4] * 10])
-
-
-def spread_coverage(statistic: Callable[[Array], Array], means: Array, count: int, worlds: int) -> float:
-    truth = float(statistic(means))
-
-    def world(generator: np.random.Generator) -> bool:
-        sheets, _ = tasks_of(generator, means, count)
-        return holds(bootstrap.corrected(statistic, *drawn(sheets, generator), count), truth)
-
-    return coverage(worlds, world)
-
-
-@pytest.mark.parametrize(("means", "count"), [(SPREAD, 12), (SPREAD, 60), (ONE_BEST, 60)])
-def test_unfairness(means: Array, count: int) -> None:
-    assert nominal(spread_coverage(unfairness.unfairness, means, count, 600))
-
-
-@pytest.mark.parametrize(("means", "count"), [(EQUAL, 12), (EQUAL, 60), (CLOSE, 60)])
-def test_unfairness_at_and_near_zero(means: Array, count: int) -> None:
-    assert spread_coverage(unfairness.unfairness, means, count, 300) >= 0.95
-
-
-@pytest.mark.parametrize("count", [12, 60])
-def test_variance(count: int) -> None:
-    assert nominal(spread_coverage(unfairness.variance, SPREAD, count, 400))
-
-
-def test_percentiles_of_unfairness_would_be_caught() -> None:
-    def world(generator: np.random.Generator) -> bool:
-        sheets, _ = tasks_of(generator, EQUAL, 60)
-        low, _ = np.quantile(unfairness.unfairness(drawn(sheets, generator)[1].T), [0.025, 0.975])
-        return bool(low <= 0)
-
-    assert coverage(100, world) == 0
-
-
-def test_one_bias_for_all_replicates_would_be_caught() -> None:
-    """[q2.5, q97.5] of U* − 2b: too narrow where several tasks vie for the minimum."""
-
-    def world(generator: np.random.Generator) -> bool:
-        sheets, _ = tasks_of(generator, SPREAD, 12)
-        value, replicates = drawn(sheets, generator)
-        figures = unfairness.unfairness(replicates.T)
-        bias = figures.mean() - unfairness.unfairness(value)
-        low, high = np.quantile(figures - 2 * bias, [0.025, 0.975])
-        return bool(low <= unfairness.unfairness(SPREAD) <= high)
-
-    assert coverage(500, world) < 0.92
-
-
-def test_the_correction_is_unbiased_and_the_floor_is_the_noise() -> None:
-    plugin, floor, raw = [], [], []
-    for generator in np.random.default_rng(1).spawn(400):
-        sheets, _ = tasks_of(generator, EQUAL, 60)
-        value, replicates = drawn(sheets, generator)
-        plugin.append(float(unfairness.unfairness(value)))
-        floor.append(unfairness.noise_floor(unfairness.unfairness, value, replicates))
-        raw.append(2 * plugin[-1] - float(unfairness.unfairness(replicates.T).mean()))
-    assert np.mean(floor) == pytest.approx(np.mean(plugin), rel=0.08)
-    assert abs(np.mean(raw)) < 0.15 * np.mean(plugin)
 
 
 def joint_of(generator: np.random.Generator, means: Array, count: int) -> measure.Joint:

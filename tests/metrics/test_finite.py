@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fairspec_bench.metrics import bootstrap
-from fairspec_bench.metrics.measure import column
+from fairspec_bench.metrics import spread
+from fairspec_bench.metrics.measure import Joint, column
 from fairspec_bench.schemas.lines import Replay
+from fairspec_bench.schemas.report import Estimate
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 NOT_FINITE = st.sampled_from([math.nan, math.inf, -math.inf, np.float64("nan")])
@@ -45,8 +46,8 @@ def test_no_line_holds_one(name: str, value: float) -> None:
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_spread_with_a_task_that_is_not_finite_has_no_figure(bad: float) -> None:
-    generator = np.random.default_rng(0)
-    replicates = generator.normal(0.5, 0.1, (200, 3))
+    rows = np.random.default_rng(0).normal(0, 0.1, (60, 3))
     value = np.array([0.4, 0.5, bad])
-    found = bootstrap.corrected(lambda tasks: tasks.var(axis=0), value, replicates, clusters=60)
-    assert (found.value, found.low, found.high) == (None, None, None)
+    made = Joint(("a", "b", "c"), value, rows, np.zeros(60, dtype=np.int64), 60)
+    assert spread.estimate(spread.variance, made, 0.5 + rows) == Estimate()
+    assert spread.change(spread.variance, [made, made], [rows, rows]) == Estimate()

@@ -114,15 +114,23 @@ def test_iid_speedup_is_the_published_formula() -> None:
         (Estimate(), 5, "no A/A control"),
         (Estimate(value=1.0), 5, "without an interval"),
         (Estimate(value=1.05, low=1.02, high=1.08), 5, "too noisy: no verdict"),
+        (Estimate(value=1.025, low=0.964, high=1.087), 5, "too noisy: no verdict"),
+        (Estimate(value=1.0, low=0.98, high=1.031), 5, "is not within 1 ± 0.03"),
         (Estimate(value=1.0, low=0.98, high=1.02), 5, "quiet"),
-        (Estimate(value=1.0, low=0.98, high=1.02), 3, "only 3 rounds"),
+        (Estimate(value=1.0, low=0.98, high=1.02), 4, "4 rounds, 5 are needed: no verdict"),
     ],
 )
 def test_race_verdict(control: Estimate, rounds: int, said: str) -> None:
     verdict = speed.race_verdict(control, rounds)
     assert said in speed.race_sentence(verdict)
-    assert verdict.quiet == speed.covers_one(control)
+    assert verdict.quiet == (said == "quiet")
     assert (verdict.ratio, verdict.rounds) == (control, rounds)
+
+
+def test_a_race_of_a_width_of_its_own_is_held_to_it() -> None:
+    control = Estimate(value=1.0, low=0.96, high=1.04)
+    assert not speed.race_verdict(control, 5).quiet
+    assert speed.race_verdict(control, 5, margin=0.05).quiet
 
 
 def test_a_sentence_is_no_race_verdict() -> None:

@@ -141,8 +141,8 @@ def test_two_rounds_have_figures_and_no_intervals() -> None:
 
 
 def test_the_report_tells_of_it_and_is_as_before_without() -> None:
-    config, lines = make_run({"en": 0.8, "te": 0.5}, 6, rounds=3, noise=0.001)
-    config = config.model_copy(update={"gammas": (2, 12), "batch_sizes": (1, 4), "race_rounds": 3})
+    config, lines = make_run({"en": 0.8, "te": 0.5}, 6, rounds=5, noise=0.001)
+    config = config.model_copy(update={"gammas": (2, 12), "batch_sizes": (1, 4), "race_rounds": 5})
     gains = {
         (task, batch, gamma): (gain / gamma**0.1,) * 2
         for task in TASKS
@@ -150,7 +150,7 @@ def test_the_report_tells_of_it_and_is_as_before_without() -> None:
         for gamma in (2, 12)
     }
     told = Lines(lines.references, lines.answers, lines.drafter_answers, lines.replays, lines.timings,
-                 throughputs=swept(gains, rounds=3, jitter=0.0001))  # fmt: skip
+                 throughputs=swept(gains, rounds=5, jitter=0.0001))  # fmt: skip
     report = build_report(config, [ENVIRONMENT], told, replicates=20)
     suite = report.suites[0]
     assert suite.sweep is not None

@@ -25,33 +25,6 @@ def joint(figures: dict[str, list[float]]) -> Joint:
     return found
 
 
-def test_unfairness_by_hand() -> None:
-    misfit = np.array([1.0, 2.0, 4.0])
-    assert unfairness.unfairness(misfit) == pytest.approx((0 + 1 + 9) / 3)
-    assert unfairness.variance(misfit) == pytest.approx(14 / 9)
-    assert unfairness.unfairness(np.full(5, 7.0)) == 0
-
-
-def test_unfairness_is_variance_and_squared_distance_of_the_mean_from_the_best() -> None:
-    for misfit in np.random.default_rng(0).random((50, 6)):
-        expected = misfit.var() + (misfit.mean() - misfit.min()) ** 2
-        assert unfairness.unfairness(misfit) == pytest.approx(expected)
-
-
-def test_tasks_are_the_first_axis() -> None:
-    many = np.random.default_rng(0).random((6, 5, 4))
-    for statistic in (unfairness.unfairness, unfairness.variance):
-        assert statistic(many)[2, 3] == pytest.approx(float(statistic(many[:, 2, 3])))
-
-
-def test_noise_floor_does_not_see_the_means() -> None:
-    noise = np.random.default_rng(0).standard_normal((1000, 4))
-    for means in (np.zeros(4), np.arange(4.0)):
-        floor = unfairness.noise_floor(unfairness.unfairness, means, means + noise)
-        assert floor == pytest.approx(float(unfairness.unfairness(noise.T).mean()))
-    assert unfairness.noise_floor(unfairness.unfairness, np.zeros(2), np.full((9, 2), np.nan)) is None
-
-
 def test_spearman_agrees_with_scipy() -> None:
     generator = np.random.default_rng(0)
     for count in (5, 11):
