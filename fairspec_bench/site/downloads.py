@@ -73,7 +73,7 @@ class EntryFigures(TypedDict):
     suites: dict[str, SuiteFigures]
 
 
-class Refused(TypedDict):
+class RefusedFolder(TypedDict):
     """A folder that the check refused, and its findings."""
 
     slug: str
@@ -88,7 +88,7 @@ class BoardFile(TypedDict):
     licence: str
     tracks: list[dict[str, Any]]
     entries: list[EntryFigures]
-    refused: list[Refused]
+    refused: list[RefusedFolder]
     runs: list[dict[str, Any]]
 
 

@@ -20,6 +20,7 @@ CARRIED = {
     "tasks": "_tasks",
     "leaderboard": "_leaderboard",
     "CHANGELOG.md": "_docs/CHANGELOG.md",
+    "docs/GLOSSARY.md": "_docs/GLOSSARY.md",
     "docs/METRICS.md": "_docs/METRICS.md",
     "docs/REPRODUCING.md": "_docs/REPRODUCING.md",
     "docs/RULES.md": "_docs/RULES.md",
