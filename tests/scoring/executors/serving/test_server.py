@@ -20,7 +20,8 @@ import fairspec_bench as fb
 from fairspec_bench.api.experiments import agreement_page
 from fairspec_bench.cli.main import main
 from fairspec_bench.schemas.base import FairspecError
-from fairspec_bench.scoring.executors.serving.vllm_server import Server, read_metrics
+from fairspec_bench.scoring.executors.serving.metered_server import read_metrics
+from fairspec_bench.scoring.executors.serving.vllm_server import Server
 
 GAMMA = 3
 ASKED: dict[str, Any] = {
@@ -189,7 +190,7 @@ def test_a_server_that_cannot_be_trusted_is_refused(
     pair: tuple[str, str], servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: int, wrong: str,
     said: str,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("fairspec_bench.scoring.executors.serving.vllm_server.SETTLE", 0.2)
+    monkeypatch.setattr("fairspec_bench.scoring.executors.serving.metered_server.SETTLE", 0.2)
     servers[which].wrong = wrong
     with pytest.raises(FairspecError, match=r"^http") as refused:
         score(pair, servers, tmp_path / "run")
