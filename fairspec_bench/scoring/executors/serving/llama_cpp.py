@@ -52,7 +52,7 @@ class LlamaServer(MeteredServer):
             "return_tokens": True,
         }
 
-    def arrival(self, event: Mapping[str, Any]) -> Arrival:
+    def arrival(self, event: Mapping[str, Any], have: int) -> Arrival:
         return Arrival(event.get("tokens") or (), last=bool(event.get("stop")))
 
 

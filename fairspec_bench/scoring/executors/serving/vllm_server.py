@@ -40,7 +40,7 @@ class Server(MeteredServer):
             "return_token_ids": True,
         }
 
-    def arrival(self, event: Mapping[str, Any]) -> Arrival:
+    def arrival(self, event: Mapping[str, Any], have: int) -> Arrival:
         """Ids by choice; the request's own counts are `metrics.speculative_decoding` of the event after the last."""
         ids = [token for choice in event.get("choices", ()) for token in choice.get("token_ids") or ()]
         metrics = event.get("metrics")

@@ -301,6 +301,22 @@ def test_a_server_that_others_use_gives_acceptance_and_no_verdict_on_speed(
         score(pair, counting, tmp_path / "other", **shared)
 
 
+@pytest.mark.parametrize("cumulative", [True, False])
+def test_an_sglang_server_is_read_by_its_documented_answers(
+    pair: tuple[str, str], counting: Servers, scored: Path, tmp_path: Path, cumulative: bool
+) -> None:
+    for fake in counting[:2]:
+        fake.cumulative = cumulative
+    report = score(pair, counting, tmp_path / "run", backend="sglang", race_rounds=1, batch_size=3)
+    races = [{line["key"]: line.get("counters") for line in lines(run, "race") if line["mode"] == "speculative"}
+             for run in (scored, tmp_path / "run")]  # fmt: skip
+    assert races[0] == races[1]
+    assert any(note.startswith("decoded by SGLang") for note in report.notes)
+    counting[1].per_request = False
+    with pytest.raises(FairspecError, match="meta_info has no spec_verify_ct"):
+        score(pair, counting, tmp_path / "other", backend="sglang")
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [("histogram", "contradict each other"), ("renamed", "the counts of a request are no counts ([")],
