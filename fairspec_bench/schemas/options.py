@@ -145,7 +145,7 @@ class RunOptions:
     backend: Annotated[
         Backend | None,
         Option(
-            "How blocks are run: eager, compile, graph; or vllm, another engine. auto: what is fastest here.",
+            "How blocks are run: eager, compile, graph; or an engine: vllm, llamacpp, sglang. auto: the fastest here.",
             "Models",
             "backend",
             choices=tuple(BACKENDS),

@@ -38,6 +38,7 @@ class Fake:
     accepted: list[int] = field(default_factory=list)
     wrong: str = ""
     per_request: bool = False
+    cumulative: bool = True
     bodies: list[dict[str, Any]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -137,15 +138,47 @@ def served(fake: Fake) -> Iterator[str]:
         def do_GET(self) -> None:
             if fake.wrong == "no-key":
                 self._send("unauthorized", 401)
+            elif self.path == "/get_model_info":
+                self._send(json.dumps({"model_path": fake.name}))
             elif self.path == "/metrics":
                 self._send(fake.metrics())
             else:
                 card = {"id": fake.name, "max_model_len": fake.verifier.max_positions}
                 self._send(json.dumps({"object": "list", "data": [card]}))
 
+        def _generate(self, body: dict[str, Any]) -> None:
+            """As SGLang's native interface answers."""
+            arrivals, counted = fake.complete(body["input_ids"], body["sampling_params"]["max_new_tokens"])
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.send_header("Connection", "close")
+            self.end_headers()
+            done: list[int] = []
+            try:
+                for place, ids in enumerate(arrivals):
+                    done += ids
+                    last = place == len(arrivals) - 1
+                    meta: dict[str, Any] = {"completion_tokens": len(done), "finish_reason": None}
+                    if last:
+                        meta["finish_reason"] = {"type": "length", "length": len(done)}
+                        if fake.per_request and fake.drafter:
+                            meta["spec_verify_ct"] = counted["num_spec_steps"]
+                            meta["spec_num_proposed_drafts"] = counted["num_draft_tokens"]
+                            meta["spec_num_correct_drafts"] = counted["num_accepted_draft_tokens"]
+                            meta["spec_correct_drafts_histogram"] = counted["acceptance_histogram"]
+                    event = {"text": "", "output_ids": done if fake.cumulative else ids, "meta_info": meta}
+                    self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
+                self.wfile.write(b"data: [DONE]\n\n")
+            except BrokenPipeError:
+                pass
+            self.close_connection = True
+
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             fake.bodies.append(body)
+            if self.path == "/generate":
+                self._generate(body)
+                return
             arrivals, counted = fake.complete(body["prompt"], body["max_tokens"])
             self.send_response(200)
             self.send_header("Content-Type", "text/event-stream")

@@ -54,8 +54,8 @@ class HttpServer:
         """The request for one prompt."""
         raise NotImplementedError
 
-    def arrival(self, event: Mapping[str, Any]) -> Arrival:
-        """What an event of the stream holds. Raises `FairspecError` for counts that cannot be."""
+    def arrival(self, event: Mapping[str, Any], have: int) -> Arrival:
+        """What an event of the stream holds after `have` tokens. Raises `FairspecError` for counts that cannot be."""
         raise NotImplementedError
 
     def serve(self, wanted: Sequence[EngineRequest], at_once: int) -> RequestBatch:
@@ -67,10 +67,12 @@ class HttpServer:
         """One prompt to its end, with what the server counted for it where it says so after the last token."""
         served, ended = ServedRequest(wanted, time.perf_counter_ns()), False
         with self.ask("POST", self.path, json=self.body(wanted), stream=True) as answer:
+            have = 0
             for event in self.events(answer):
                 if "error" in event:
                     raise FairspecError(f"{self.url}: {wanted.key}: {short(event['error'])}.")
-                arrival = self.arrival(event)
+                arrival = self.arrival(event, have)
+                have += len(arrival.ids)
                 if not ended:
                     ended = served.arrive(arrival.ids, time.perf_counter_ns())
                 served.counters = arrival.counters or served.counters

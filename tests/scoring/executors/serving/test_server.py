@@ -20,7 +20,8 @@ import fairspec_bench as fb
 from fairspec_bench.api.experiments import agreement_page
 from fairspec_bench.cli.main import main
 from fairspec_bench.schemas.base import FairspecError
-from fairspec_bench.scoring.executors.serving.vllm_server import Server, read_metrics
+from fairspec_bench.scoring.executors.serving.metered_server import read_metrics
+from fairspec_bench.scoring.executors.serving.vllm_server import Server
 
 GAMMA = 3
 ASKED: dict[str, Any] = {
@@ -189,7 +190,7 @@ def test_a_server_that_cannot_be_trusted_is_refused(
     pair: tuple[str, str], servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: int, wrong: str,
     said: str,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("fairspec_bench.scoring.executors.serving.vllm_server.SETTLE", 0.2)
+    monkeypatch.setattr("fairspec_bench.scoring.executors.serving.metered_server.SETTLE", 0.2)
     servers[which].wrong = wrong
     with pytest.raises(FairspecError, match=r"^http") as refused:
         score(pair, servers, tmp_path / "run")
@@ -298,6 +299,22 @@ def test_a_server_that_others_use_gives_acceptance_and_no_verdict_on_speed(
     counting[1].per_request = False
     with pytest.raises(FairspecError, match="shared, but counts no speculation for each request"):
         score(pair, counting, tmp_path / "other", **shared)
+
+
+@pytest.mark.parametrize("cumulative", [True, False])
+def test_an_sglang_server_is_read_by_its_documented_answers(
+    pair: tuple[str, str], counting: Servers, scored: Path, tmp_path: Path, cumulative: bool
+) -> None:
+    for fake in counting[:2]:
+        fake.cumulative = cumulative
+    report = score(pair, counting, tmp_path / "run", backend="sglang", race_rounds=1, batch_size=3)
+    races = [{line["key"]: line.get("counters") for line in lines(run, "race") if line["mode"] == "speculative"}
+             for run in (scored, tmp_path / "run")]  # fmt: skip
+    assert races[0] == races[1]
+    assert any(note.startswith("decoded by SGLang") for note in report.notes)
+    counting[1].per_request = False
+    with pytest.raises(FairspecError, match="meta_info has no spec_verify_ct"):
+        score(pair, counting, tmp_path / "other", backend="sglang")
 
 
 @pytest.mark.parametrize(
