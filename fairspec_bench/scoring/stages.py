@@ -220,13 +220,15 @@ class Pace:
 class Workload:
     """A unit to be made: the tokens of its prompts and, at most, of their outputs; and the models' paces.
 
-    `prefix_tokens` are of the shared prefixes that no unit of the stage before it had, `float32` is the verifier's
-    pace in float32, where the run has it. `kept`: references and the verifier's states are there, of another drafter.
+    `prefix_tokens` are of the shared prefixes that no unit of the stage before it had; `together` is how many prompts
+    are decoded in one queue with these; `float32` is the verifier's pace in float32, where the run has it; `kept`:
+    references and the verifier's states are there, of another drafter.
     """
 
     config: RunConfig
     prompts: Sequence[Encoded]
     prefix_tokens: int
+    together: int
     verifier: Pace
     drafter: Pace | None
     float32: Pace | None
@@ -243,7 +245,7 @@ class Workload:
 
     def decoding(self, pace: Pace) -> float:
         """Nanoseconds of all outputs in the run's batches."""
-        batches = math.ceil(len(self.prompts) / self.config.batch_size)
+        batches = math.ceil(self.together / self.config.batch_size) * len(self.prompts) / self.together
         longest = max((prompt.max_new_tokens for prompt in self.prompts), default=0)
         return (self.prefix_tokens + self.ids) * pace.prefill + batches * longest * pace.step
 
