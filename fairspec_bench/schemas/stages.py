@@ -141,6 +141,24 @@ def sweep_keys(config: RunConfig) -> dict[str, tuple[str, ...]]:
     return {next(iter(raced)): tuple(key for keys in raced.values() for key in keys) for raced in tasks.values()}
 
 
+def decoded_together(config: RunConfig) -> dict[str, tuple[str, ...]]:
+    """The chunks whose texts are decoded in one queue with those of a chunk, itself among them.
+
+    Chunks that do not fill a batch share one with their neighbours of the same suite, whatever the shard of a run: the
+    last bits of a text depend on its batch.
+    """
+    groups: list[list[str]] = []
+    rows = 0
+    for chunk, keys in config.chunks.items():
+        alike = groups and PromptKey(groups[-1][-1]).suite == PromptKey(chunk).suite
+        if not alike or rows >= config.batch_size or len(keys) >= config.batch_size:
+            groups.append([])
+            rows = 0
+        groups[-1].append(chunk)
+        rows += len(keys)
+    return {chunk: tuple(group) for group in groups for chunk in group}
+
+
 # --------------------------------------------------------------------------- what a race and a sweep consist of
 
 

@@ -25,7 +25,7 @@ from fairspec_bench.schemas.base import FairspecError
 from fairspec_bench.schemas.generation_settings import not_followed, warning
 from fairspec_bench.schemas.options import ModelSpec, RunOptions, check
 from fairspec_bench.schemas.prompts import Encoded
-from fairspec_bench.schemas.stages import MODES, unit_keys
+from fairspec_bench.schemas.stages import MODES, decoded_together, unit_keys
 from fairspec_bench.scoring.prepare import RunContext, RunPrompts, encode, load_codec, load_suites, prepare
 from fairspec_bench.scoring.stages import MAKERS, Pace, Workload
 from fairspec_bench.scoring.verifier_states import states_bytes
@@ -272,6 +272,7 @@ def _hours(prepared: RunContext, models: Sequence[Model], states: States | None 
     exact = _pace(prepared.float32_verifier(), prepared) if config.float32_check else None
     spent: dict[str, float] = {}
     known: dict[str, set[tuple[int, ...]]] = {}
+    together = decoded_together(config)
     for unit, keys in unit_keys(config).items():
         prompts = [encoded[key] for key in keys]
         before = known.setdefault(unit.stage, set())
@@ -281,6 +282,7 @@ def _hours(prepared: RunContext, models: Sequence[Model], states: States | None 
             config,
             prompts,
             sum(map(len, prefixes)),
+            sum(len(config.chunks[chunk]) for chunk in together[unit.chunk]),
             paces[0],
             paces[1] if len(paces) > 1 else None,
             exact,

@@ -51,7 +51,7 @@ def make_references(
     encoded: Sequence[Encoded],
     *,
     stops: Mapping[str, StopCheck] | None = None,
-    stop_identity: str = "",
+    stop_identity: str | Mapping[str, str] = "",
     sampling: SamplingParams,
     batch_size: int,
     seed: int,
@@ -61,17 +61,20 @@ def make_references(
 ) -> Iterator[Reference]:
     """The verifier's output for each prompt of a chunk, in their order; those `given` by key are not made.
 
-    `stops` maps keys to their stop checks; `stop_identity` must then say what they are (stop strings and tokenizer
-    hash), for it is part of the address in `cache`. A damaged entry is made anew. Raises `FairspecError` for a prompt
-    that does not fit or a cache that cannot be written, `ValueError` for stops in a cache without their identity.
+    `stops` maps keys to their stop checks; `stop_identity`, of all or by group, must then say what they are (stop
+    strings and tokenizer hash), for it is part of the address in `cache`. A damaged entry is made anew. Raises
+    `FairspecError` for a prompt that does not fit or a cache that cannot be written, `ValueError` for stops in a cache
+    without their identity.
     """
     if stops and cache and not stop_identity:
         raise ValueError("stops can be cached only under a stop_identity")
     stops, prompts = stops or {}, {prompt.key: prompt for prompt in encoded}
     addresses: dict[str, Path] = {}
     if cache:
-        common = _common(verifier, sampling, seed, stop_identity)
-        addresses = {prompt.key: _address(cache, common, prompt) for prompt in encoded}
+        common = _common(verifier, sampling, seed)
+        for prompt in encoded:
+            identity = stop_identity if isinstance(stop_identity, str) else stop_identity[prompt.group]
+            addresses[prompt.key] = _address(cache, {**common, "stops": identity}, prompt)
     entries: dict[str, Given] = {key: entry for key, path in addresses.items() if (entry := _read(path))}
     entries |= {key: given[key] for key in prompts if key in given}
     references = {key: _reference(prompts[key], entry.ids, entry.finish, chunk) for key, entry in entries.items()}
@@ -102,14 +105,15 @@ def continuations(
     cache: Path | None,
     given: Mapping[str, Given] = NONE_GIVEN,
 ) -> Iterator[Reference]:
-    """`make_references` with the prompts' own stop strings, whose identity is part of each text's address."""
-    forms = {codec.stop_forms(prompt.stops) for prompt in prompts}
-    ends = {end for prompt in prompts for end in codec.stop_ids(prompt.stops)}
+    """`make_references` with the prompts' own stop strings; those of its task are part of a text's address."""
+    groups: dict[str, list[Prompt]] = {}
+    for prompt, ids in zip(prompts, encoded, strict=True):
+        groups.setdefault(ids.group, []).append(prompt)
     return make_references(
         model,
         encoded,
         stops={prompt.key: check for prompt in prompts if (check := codec.stop_check(prompt))},
-        stop_identity=f"{codec.tokenizer_sha256} {sorted(forms)}{f' {sorted(ends)}' if ends else ''}",
+        stop_identity={group: _stop_identity(codec, mine) for group, mine in groups.items()},
         sampling=sampling,
         batch_size=batch_size,
         seed=seed,
@@ -117,6 +121,12 @@ def continuations(
         cache=cache,
         given=given,
     )
+
+
+def _stop_identity(codec: Codec, prompts: Sequence[Prompt]) -> str:
+    forms = {codec.stop_forms(prompt.stops) for prompt in prompts}
+    ends = {end for prompt in prompts for end in codec.stop_ids(prompt.stops)}
+    return f"{codec.tokenizer_sha256} {sorted(forms)}{f' {sorted(ends)}' if ends else ''}"
 
 
 def pair(encoded: Sequence[Encoded], references: Sequence[Reference]) -> list[tuple[Encoded, Reference]]:
@@ -139,7 +149,7 @@ def _reference(prompt: Encoded, ids: tuple[int, ...], finish: Finish, chunk: str
     return Reference(key=prompt.key, prompt_sha=prompt.sha, ids=ids, finish=finish, chunk=chunk)
 
 
-def _common(verifier: Model, sampling: SamplingParams, seed: int, stop_identity: str) -> dict[str, object]:
+def _common(verifier: Model, sampling: SamplingParams, seed: int) -> dict[str, object]:
     """What all entries of a call share. Greedy: no seed. Other backends and packed weights round otherwise."""
     return {
         **({} if verifier.backend == "eager" else {"backend": verifier.backend}),
@@ -152,7 +162,6 @@ def _common(verifier: Model, sampling: SamplingParams, seed: int, stop_identity:
         "eos": sorted(verifier.eos_ids),
         "sampling": sampling.model_dump(),
         "seed": None if sampling.greedy else seed,
-        "stops": stop_identity,
     }
 
 

@@ -13,7 +13,7 @@ from fairspec_bench.schemas.base import FairspecError, Record
 from fairspec_bench.schemas.config import RunConfig
 from fairspec_bench.schemas.lines import Answer, DtypeDivergence, Reference, Replay, Throughput, Timing
 from fairspec_bench.schemas.prompts import Encoded
-from fairspec_bench.schemas.stages import MODES, Unit, race_batches, unit_keys
+from fairspec_bench.schemas.stages import MODES, Unit, decoded_together, race_batches, unit_keys
 from fairspec_bench.scoring.dtype_divergence import divergences as dtype_divergences
 from fairspec_bench.scoring.executors.base import Dependencies
 from fairspec_bench.scoring.likelihood import target_nats
@@ -40,7 +40,8 @@ class UnitRunner:
         self.states = VerifierStates(states) if states else None
         self.prepared, self.config = prepared, prepared.config
         self.cache, self.given, self.known = cache, given, Dependencies()
-        self.keys = unit_keys(prepared.config)
+        self.keys, self.together = unit_keys(prepared.config), decoded_together(prepared.config)
+        self.held: dict[int, tuple[tuple[str, ...], dict[str, Reference]]] = {}
         self.float32: Model | None = None
         small = prepared.drafter.model if prepared.drafter else None
         self.small = replace(small, backend=prepared.verifier.backend) if small else None
@@ -142,7 +143,21 @@ class UnitRunner:
     def _decoded(
         self, model: Model, chunk: str, keys: Keys, given: Mapping[str, Given] = NONE_GIVEN
     ) -> Iterator[Reference]:
-        """The model's own output; what stops it is part of its address in the cache."""
+        """The model's own output. A chunk that shares its batch with others is made with them, which are held."""
+        together = self.together[chunk]
+        if len(together) == 1:
+            yield from self._continued(model, chunk, keys, given)
+            return
+        made, held = self.held.get(id(model), ((), {}))
+        if made != together:
+            all_keys = [key for each in together for key in self.config.chunks[each]]
+            held = {reference.key: reference for reference in self._continued(model, chunk, all_keys, given)}
+            self.held[id(model)] = together, held
+        for key in keys:
+            yield held[key].model_copy(update={"chunk": chunk})
+
+    def _continued(self, model: Model, chunk: str, keys: Keys, given: Mapping[str, Given]) -> Iterator[Reference]:
+        """The continuations of these prompts; what stops them is part of their address in the cache."""
         return continuations(
             model,
             self.prepared.codec,
@@ -205,13 +220,15 @@ class Pace:
 class Workload:
     """A unit to be made: the tokens of its prompts and, at most, of their outputs; and the models' paces.
 
-    `prefix_tokens` are of the shared prefixes that no unit of the stage before it had, `float32` is the verifier's
-    pace in float32, where the run has it. `kept`: references and the verifier's states are there, of another drafter.
+    `prefix_tokens` are of the shared prefixes that no unit of the stage before it had; `together` is how many prompts
+    are decoded in one queue with these; `float32` is the verifier's pace in float32, where the run has it; `kept`:
+    references and the verifier's states are there, of another drafter.
     """
 
     config: RunConfig
     prompts: Sequence[Encoded]
     prefix_tokens: int
+    together: int
     verifier: Pace
     drafter: Pace | None
     float32: Pace | None
@@ -228,7 +245,7 @@ class Workload:
 
     def decoding(self, pace: Pace) -> float:
         """Nanoseconds of all outputs in the run's batches."""
-        batches = math.ceil(len(self.prompts) / self.config.batch_size)
+        batches = math.ceil(self.together / self.config.batch_size) * len(self.prompts) / self.together
         longest = max((prompt.max_new_tokens for prompt in self.prompts), default=0)
         return (self.prefix_tokens + self.ids) * pace.prefill + batches * longest * pace.step
 
