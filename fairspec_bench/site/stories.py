@@ -74,19 +74,17 @@ class LanguageStory:
             return ""
         words = f"{self.name}: {_round(here)} calls of the big model for one answer"
         if self.code != ENGLISH:
-            words += f", English {_round(there)}, with the drafter {base.name}"
+            words += f" that takes English {_round(there)}"
             words += "" if above(here, there) else " (not significantly more)"
-        else:
-            words += f" with the drafter {base.name}"
-        return f"{words}. {self._rest(best, base, here)}"
+        return f"{words}, with the drafter {base.name}. {self._rest(best, base, here)}"
 
     def _rest(self, best: Placed, base: Candidate, here: Estimate) -> str:
         least = self.of(best.candidate, CALLS)
         if best.candidate is base or not above(here, least):
             return "No other drafter needs significantly fewer."
         english = self.of(best.candidate, CALLS, ENGLISH)
-        beside = f", and {_round(english)} in English" if self.code != ENGLISH and english.value is not None else ""
-        return f"The best drafter here, {best.candidate.name}, needs {_round(least)}{beside}."
+        beside = f" (English {_round(english)})" if self.code != ENGLISH and english.value is not None else ""
+        return f"The best drafter here, {best.candidate.name}, closes it to {_round(least)}{beside}."
 
     def waiting(self) -> str:
         """The seconds for one answer with and without the fastest raced drafter here; empty where none was raced."""

@@ -165,7 +165,7 @@ def test_tables_that_sort_say_by_what_and_carry_their_values(track_page: Page) -
     assert len(tables) == 4
     for table in tables:
         assert table.count("<tbody>") == 1
-        assert table.count('<tr><th scope="col"') + table.count('<tr><td class="num rank"') >= 2
+        assert table.count('<tr><th scope="col"') + table.count('<td class="num rank"') >= 2
         heads = re.findall(r"<th scope=\"col\"[^>]*>", table)
         (place,) = (n for n, head in enumerate(heads) if 'aria-sort="descending"' in head)
         assert 'data-sort="number"' in heads[place]
@@ -173,6 +173,17 @@ def test_tables_that_sort_say_by_what_and_carry_their_values(track_page: Page) -
     values = [float(v) for v in re.findall(r'class="num main" data-value="([^"]+)"', acceptance)]
     assert len(values) == 41
     assert values == sorted(values, reverse=True)
+
+
+def test_rows_carry_what_they_are_filtered_and_sorted_by(track_page: Page) -> None:
+    rows = [attrs for tag, attrs in track_page.elements if tag == "tr" and "data-kind" in attrs]
+    names = next(attrs["data-languages"] or "" for _, attrs in track_page.elements if "data-languages" in attrs)
+    assert json.loads(names) == [["en", "English"], ["ja", "Japanese"], ["th", "Thai"]]
+    assert len(rows) == 2 * 41
+    assert sum("data-audited" in row for row in rows) == 2
+    assert sum("data-raced" in row for row in rows) == 2 * 15
+    assert all(set(json.loads(row["data-acceptance"] or "")) == set(LANGUAGES) for row in rows)
+    assert {row["data-kind"] for row in rows} == {"causal model", "prompt lookup"}
 
 
 def test_a_site_of_runs_alone_has_no_boards_and_one_with_both_shows_both(tmp_path: Path) -> None:
@@ -480,8 +491,8 @@ def test_a_story_compares_calls_with_english_and_claims_only_what_intervals_allo
     board = board_of(*told(), baseline="base")
     by_code = {story.code: story for story in stories.stories(board, names) if story.suite == "embedded_math"}
     assert by_code["ja"].sentence() == (
-        "Japanese: 30 calls of the big model for one answer, English 18, with the drafter Base. "
-        "The best drafter here, Best, needs 22, and 17 in English."
+        "Japanese: 30 calls of the big model for one answer that takes English 18, with the drafter Base. "
+        "The best drafter here, Best, closes it to 22 (English 17)."
     )
     assert "(not significantly more)" in by_code["th"].sentence()
     assert "No other drafter needs significantly fewer" in by_code["th"].sentence()
@@ -499,7 +510,7 @@ def test_a_language_page_tells_its_story_and_the_gap_of_each_drafter(tmp_path: P
         task.measures["speedup"] = sample.around(0.8, 0.1)
     build_site([], tmp_path / "site", tracks=[sample.track(baseline="base")], entries=[base, best])
     page = read(tmp_path / "site" / "languages" / "ja.html")
-    assert "Japanese: 30 calls of the big model for one answer, English 18" in page.words
+    assert "Japanese: 30 calls of the big model for one answer that takes English 18" in page.words
     rows = {row[0].split()[0]: row for row in page.rows[::-1] if len(row) == 8}  # of the first suite
     assert [rows["Base"][n].split()[0] for n in (3, 4, 5)] == ["30.0", "18.0", "1.67×"]
     assert [rows["Best"][n].split()[0] for n in (3, 4, 5)] == ["22.0", "17.0", "1.29×"]
