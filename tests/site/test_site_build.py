@@ -27,6 +27,7 @@ from site_sample import LANGUAGES, around, report, run_folder
 
 from fairspec_bench.metrics.catalogue import across, measures
 from fairspec_bench.reporting import escape
+from fairspec_bench.reporting.escape import spreadsheet
 from fairspec_bench.schemas.base import FairspecError
 from fairspec_bench.schemas.report import BestGamma, Estimate, Payoff, Report, SweepCell, SweepReport
 from fairspec_bench.site import build, build_site, publish
@@ -521,6 +522,12 @@ def test_a_mean_is_the_reports_own_with_its_interval() -> None:
     run = build.Run("r", "r", record.model_copy(update={"suites": (suite,)}))
     (view,) = board([run], Labels({}, {}))["s"]
     assert view.mean("acceptance") == around(0.5, 0.1)
+
+
+def test_a_cell_after_a_semicolon_is_no_formula() -> None:
+    assert spreadsheet("a;=HYPERLINK(1)") == "a;'=HYPERLINK(1)"
+    assert spreadsheet("a; @x; b") == "a; '@x; b"
+    assert spreadsheet("a; b-c") == "a; b-c"
 
 
 @pytest.mark.parametrize("moved", [False, True], ids=["before the exchange", "between its two steps"])
