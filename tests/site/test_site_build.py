@@ -361,7 +361,7 @@ def test_slugs(name: str, slug: str) -> None:
 def test_folders_of_one_name_get_pages_of_their_own(tmp_path: Path) -> None:
     folders = [run_folder(tmp_path / part, name, brief()) for part in "ab" for name in ("run", "Run!", "run-2")]
     slugs = [run.slug for run in build.load_runs(folders)]
-    assert slugs == ["run", "run-2", "run-2-2", "run-3", "run-4", "run-2-3"]
+    assert slugs == ["run", "run-3", "run-2", "run-4", "run-5", "run-2-2"]
 
 
 # --------------------------------------------------------------------------- downloads
