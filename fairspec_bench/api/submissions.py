@@ -229,6 +229,8 @@ def submit_audit(
         _check_private(track, private, say)
     submitted, ran = verified.entry.drafter, verified.report.config.drafter
     arguments = dict(ran.options) if ran else {}
+    if drafter is None and Path(submitted.repo).expanduser().exists() and drafter_kind(submitted.kind).needs_files:
+        raise FairspecError(f"{submitted.repo}: a folder here, named by the submission. Say which with --drafter.")
     if drafter is None and re.fullmatch("[0-9a-f]{40}", submitted.revision or ""):
         arguments["revision"] = submitted.revision
     chosen = _track_options(

@@ -66,7 +66,10 @@ def _latex(c: str) -> str:
 
 
 def spreadsheet(text: str) -> str:
-    """`text` inert and, where a spreadsheet would take it for a formula, behind an apostrophe."""
-    plain = inert(text)
+    """`text` inert and, where a spreadsheet would take it for a formula, behind an apostrophe.
+
+    Some split a line at semicolons or tabs, so that what follows one begins a cell.
+    """
+    plain = re.sub(r"([;\t|]\s*)(?=[=+\-@\uff1d\uff0b\uff0d\uff20])", r"\1'", inert(text))
     begin = unicodedata.normalize("NFKC", re.sub(r"^\s+", "", plain)[:1])
     return f"'{plain}" if begin in FORMULA else plain

@@ -14,14 +14,14 @@ from fairspec_bench.engine.drafters.kinds import DRAFTER_KINDS
 from fairspec_bench.schemas.io import wrong
 from fairspec_bench.schemas.submission import Submission
 from fairspec_bench.submissions.findings import Findings
-from fairspec_bench.submissions.reading import unsafe_name
+from fairspec_bench.submissions.reading import MAX_NESTING, unsafe_name
 
 FILE = "submission.toml"
 MAX_BYTES = 16 * 2**10
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 PINNED = re.compile(
-    r"([0-9a-f]{40}|gguf-sha256:[0-9a-f]{64}|"
+    r"([0-9a-f]{40}|(gguf|tables)-sha256:[0-9a-f]{64}|"
     r"weights-sha256:[0-9a-f]{64}(\+config-sha256:[0-9a-f]{64}\+generation-sha256:[0-9a-f]{64})?)"
     r"(\+adapter-sha256:[0-9a-f]{64})?(\+temperatures-sha256:[0-9a-f]{64})?"
 )
@@ -52,6 +52,9 @@ def read_submission(raw: bytes, findings: Findings) -> Submission | None:
     except (ValueError, RecursionError) as error:
         findings.add("S001", FILE, "toml", str(error), "TOML")
         return None
+    if too_large(plain):
+        findings.add("S001", FILE, "toml", "deep nesting or a huge number", f"at most {MAX_NESTING} levels, 64 bits")
+        return None
     lines = text.splitlines()
     check_text(plain, FILE, findings, lines)
     try:
@@ -63,6 +66,14 @@ def read_submission(raw: bytes, findings: Findings) -> Submission | None:
         return None
     _check_entry(entry, findings, lines)
     return entry
+
+
+def too_large(value: Any, levels: int = MAX_NESTING) -> bool:
+    """Whether a plain value nests too deep, or has a number that no field holds."""
+    if isinstance(value, dict | list):
+        children = value.values() if isinstance(value, dict) else value
+        return not levels or any(too_large(each, levels - 1) for each in children)
+    return isinstance(value, int) and value.bit_length() > 64
 
 
 def _check_entry(entry: Submission, findings: Findings, lines: list[str]) -> None:
@@ -94,7 +105,7 @@ def _check_entry(entry: Submission, findings: Findings, lines: list[str]) -> Non
     kind = DRAFTER_KINDS.get(drafter.kind)
     if kind is None:
         add("S002", "drafter.kind", drafter.kind, f"one of {', '.join(DRAFTER_KINDS)}")
-    elif kind.causal_lm:
+    elif kind.needs_files:
         if not PINNED.fullmatch(drafter.revision or ""):
             add(
                 "S009", "drafter.revision", drafter.revision, "40 hex digits, or weights-sha256: or gguf-sha256: and 64"

@@ -35,7 +35,7 @@ from fairspec_bench.schemas.report import Estimate
 from fairspec_bench.site import build, build_site, findings, stories
 from fairspec_bench.site.address import Address
 from fairspec_bench.site.board import LOOPS, Board, Entry, disjoint_ranks, unsurpassed
-from fairspec_bench.site.labels import Labels, name_list
+from fairspec_bench.site.labels import Labels, name_list, unique_slugs
 
 LANGUAGES = ("en", "ja", "th")
 FEW: dict[str, Any] = {"prompts": 8, "languages": LANGUAGES}
@@ -666,6 +666,34 @@ def test_the_schemas_describe_the_records(site: Path) -> None:
     assert "baseline" in json.loads((site / "schemas" / "track.json").read_text())["properties"]
 
 
+def test_a_copy_of_lines_or_of_a_name_is_not_ranked() -> None:
+    """Twenty copies of a rival's lines gave ranks 5 to 26."""
+    first, other = small("baseline", 1), small("other", 2)
+    assert first.verified is not None
+    twin = Entry("a-copy", first.verified)
+    named = small("b-like", 3, submission={"name": first.verified.entry.name.upper()})
+    board = board_of(twin, named, first, other, baseline="baseline")
+    reasons = {each.slug: each.reason for each in board.candidates}
+    assert reasons == {
+        "a-copy": "the same lines as baseline",
+        "b-like": "its name looks like that of baseline",
+        "baseline": "",
+        "other": "",
+    }
+    audited = Entry("z-first", first.verified, (), sample.audit(first.verified))
+    board = board_of(twin, audited, other)
+    assert {each.slug: each.reason for each in board.candidates}["a-copy"] == "the same lines as z-first"
+
+
+def test_a_slug_keeps_its_page_whatever_folder_comes_first() -> None:
+    assert unique_slugs(["Ntrex-plain", "a" * 80, "ntrex-plain", "a"]) == [
+        "ntrex-plain-2",
+        "a" * 60,
+        "ntrex-plain",
+        "a",
+    ]
+
+
 # --------------------------------------------------------------------------- hostile
 
 
@@ -684,7 +712,11 @@ def hostile(tmp_path: Path) -> Path:
     made = sample.verified("a", 1, submission=fields, drafter=drafter, raced=True, **FEW)
     audit = sample.audit(made, auditor=HOSTILE, rule=HOSTILE, machine=HOSTILE, date=HOSTILE)
     track = sample.track(title=HOSTILE, about=HOSTILE, archived=HOSTILE, baseline="b")
-    entries = [Entry("a", made, (), audit), small("b", 2, submission=fields), Entry(HOSTILE, None, (HOSTILE,))]
+    entries = [
+        Entry("a", made, (), audit),
+        small("b", 2, submission=fields | {"name": f"2{HOSTILE[:79]}"}),
+        Entry(HOSTILE, None, (HOSTILE,)),
+    ]
     build_site([], tmp_path / "site", tracks=[track], entries=entries)
     return tmp_path / "site"
 

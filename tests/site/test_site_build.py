@@ -27,6 +27,7 @@ from site_sample import LANGUAGES, around, report, run_folder
 
 from fairspec_bench.metrics.catalogue import across, measures
 from fairspec_bench.reporting import escape
+from fairspec_bench.reporting.escape import spreadsheet
 from fairspec_bench.schemas.base import FairspecError
 from fairspec_bench.schemas.report import BestGamma, Estimate, Payoff, RaceVerdict, Report, SweepCell, SweepReport
 from fairspec_bench.site import build, build_site, publish
@@ -424,7 +425,7 @@ def test_slugs(name: str, slug: str) -> None:
 def test_folders_of_one_name_get_pages_of_their_own(tmp_path: Path) -> None:
     folders = [run_folder(tmp_path / part, name, brief()) for part in "ab" for name in ("run", "Run!", "run-2")]
     slugs = [run.slug for run in build.load_runs(folders)]
-    assert slugs == ["run", "run-2", "run-2-2", "run-3", "run-4", "run-2-3"]
+    assert slugs == ["run", "run-3", "run-2", "run-4", "run-5", "run-2-2"]
 
 
 # --------------------------------------------------------------------------- downloads
@@ -604,6 +605,12 @@ def test_a_mean_is_the_reports_own_with_its_interval() -> None:
     run = build.Run("r", "r", record.model_copy(update={"suites": (suite,)}))
     (view,) = board([run], Labels({}, {}))["s"]
     assert view.mean("acceptance") == around(0.5, 0.1)
+
+
+def test_a_cell_after_a_semicolon_is_no_formula() -> None:
+    assert spreadsheet("a;=HYPERLINK(1)") == "a;'=HYPERLINK(1)"
+    assert spreadsheet("a; @x; b") == "a; '@x; b"
+    assert spreadsheet("a; b-c") == "a; b-c"
 
 
 @pytest.mark.parametrize("moved", [False, True], ids=["before the exchange", "between its two steps"])

@@ -85,7 +85,8 @@ def submit(base: Path, slug: str, ask: RunOptions, track: str = "small") -> Subm
         write_track(base / f"run-{slug}", tracks, track, stops=stops, replicates=REPLICATES, **with_progress)
     words: dict[str, Any] = dict.fromkeys(("name", "description", "contact", "training_data"), "x") | {"licence": "MIT"}
     weights = {"model.safetensors": locate("embedded:drafter").folder / "model.safetensors"}
-    files = weights if prepared.config.drafter and prepared.config.drafter.kind == "model" else {}
+    tables = {"tables.safetensors": base / "by-heart" / "tables.safetensors"}
+    files = weights if prepared.config.drafter and prepared.config.drafter.kind == "model" else tables
     new(
         folder,
         track,
