@@ -43,6 +43,26 @@ def token(log_p: Tensor, log_q: Tensor, y: Tensor) -> Tensor:
     return -log_q.gather(-1, y[:, None]).squeeze(-1)
 
 
+def rkl(log_p: Tensor, log_q: Tensor, y: Tensor) -> Tensor:
+    """Reverse KL, Σ q ln(q/p): follows the verifier's main modes, and does not ask for its tail."""
+    return kl(log_q, log_p, y)
+
+
+def jsd(log_p: Tensor, log_q: Tensor, y: Tensor) -> Tensor:
+    """Jensen–Shannon divergence, ½ KL(p ‖ m) + ½ KL(q ‖ m) with m = (p + q)/2: at most ln 2."""
+    middle = ((log_p.exp() + log_q.exp()) / 2).clamp_min(torch.finfo(log_p.dtype).tiny).log()
+    return (kl(log_p, middle, y) + kl(log_q, middle, y)) / 2
+
+
+def kl_tv(log_p: Tensor, log_q: Tensor, y: Tensor) -> Tensor:
+    """λ KL + (1 − λ) TV with λ = exp(−3 α) (LK losses, 2602.23881): KL while acceptance is low, where TV is flat.
+
+    λ is a constant to the gradient.
+    """
+    share = (-3 * overlap(log_p, log_q).detach()).exp()
+    return share * kl(log_p, log_q, y) + (1 - share) * tv(log_p, log_q, y)
+
+
 def overlap(log_p: Tensor, log_q: Tensor) -> Tensor:
     """Σ min(p, q) in [0, 1]."""
     return torch.minimum(log_p, log_q).exp().sum(-1)
@@ -54,4 +74,7 @@ LOSSES: Mapping[str, Loss] = {
     "tv": tv,
     "neg_log_alpha": neg_log_alpha,
     "token": token,
+    "rkl": rkl,
+    "jsd": jsd,
+    "kl_tv": kl_tv,
 }

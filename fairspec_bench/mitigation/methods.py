@@ -24,7 +24,8 @@ class Trained:
     """Gradient descent on Σ_T w_T · (mean loss of task T).
 
     `weights` and `loss` are names in `WEIGHTS` and `LOSSES`. `tau` None: stratified batches; else tasks are drawn with
-    probability ∝ share^(1/tau).
+    probability ∝ share^(1/tau), and w_T is multiplied by how many of the batch's examples are of T: drawn twice, a task
+    counts twice.
     """
 
     title: str
@@ -74,6 +75,7 @@ METHODS: Mapping[str, Method] = {
     "s-cdf": Trained("s-CDF: KL weighted by each task's excess misfit", "excess", "kl"),
     "s-cdf-raw": Trained("s-CDF with unnormalised weights", "excess_raw", "kl"),
     "s-cdf-floor": Trained("s-CDF with a tenth of the weight spread evenly", "excess_floor", "kl"),
+    "s-cdf-full": Trained("s-CDF with the gradient of the least misfit kept", "excess_full", "kl"),
     "s-cdf-ce": Trained("s-CDF with cross-entropy gaps", "excess", "cross_entropy"),
     "uniform": Trained("distillation: KL, every task alike", "equal", "kl"),
     "group-dro": Trained("KL, weight on the worst task (group DRO)", "group_dro", "kl"),
@@ -81,6 +83,9 @@ METHODS: Mapping[str, Method] = {
     "tv-excess": Trained("total variation weighted by each task's excess", "excess", "tv"),
     "log-alpha": Trained("−ln acceptance, every task alike", "equal", "neg_log_alpha"),
     "log-alpha-excess": Trained("−ln acceptance weighted by each task's excess", "excess", "neg_log_alpha"),
+    "rkl": Trained("reverse KL, every task alike", "equal", "rkl"),
+    "jsd": Trained("Jensen–Shannon divergence, every task alike", "equal", "jsd"),
+    "kl-tv": Trained("KL and total variation blended by acceptance (LK losses), every task alike", "equal", "kl_tv"),
     "balanced-ce": Trained("cross-entropy on the verifier's tokens, every task alike", "equal", "token"),
     "resample": Trained("KL, tasks drawn by share^0.3 (data balancing)", "equal", "kl", XLM_TAU),
     "natural": Trained("KL, tasks drawn by their natural share", "equal", "kl", 1.0),

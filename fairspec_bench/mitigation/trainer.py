@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from fairspec_bench.mitigation.corpus import Batches, count_contexts
+from fairspec_bench.mitigation.corpus import Batches, count_contexts, count_examples
 from fairspec_bench.mitigation.losses import Loss, kl, overlap
 from fairspec_bench.mitigation.methods import Trained
 from fairspec_bench.mitigation.passes import TrainingSetup, at_contexts, passes, task_numbers
@@ -27,7 +27,10 @@ from fairspec_bench.schemas.base import FairspecError, Record
 
 
 class TrainingRecipe(Record):
-    """How long and how fast: `per_task` examples of each task a step; stop after `patience` evaluations no better."""
+    """How long and how fast: `per_task` examples of each task a step; stop after `patience` evaluations no better.
+
+    `ascent` is the step size of group DRO's weights, as Sagawa et al. (1911.08731) have it.
+    """
 
     steps: int = Field(default=60, ge=1)
     rate: float = Field(default=2e-3, gt=0)
@@ -36,6 +39,7 @@ class TrainingRecipe(Record):
     decay: float = Field(default=0.9, ge=0, lt=1)
     evaluate: int = Field(default=15, ge=1)
     patience: int = Field(default=3, ge=1)
+    ascent: float = Field(default=0.01, gt=0)
 
     def factor(self, step: int) -> float:
         """The rate at `step` as a share of the full one: warm-up over a tenth of the steps, then linear decay."""
@@ -160,7 +164,7 @@ class _Run:
         if any(bool(parameter.grad.any()) for parameter in self.setup.parameters if parameter.grad is not None):
             self.optimiser.step()
         self.optimiser.zero_grad()
-        self.task_losses = self.task_losses.after(means, self.recipe.decay)
+        self.task_losses = self.task_losses.after(means, self.recipe.decay, self.recipe.ascent)
         self.step = step + 1
 
     def evaluate(self, step: int) -> None:
@@ -169,7 +173,7 @@ class _Run:
         figures = held_out(self.setup, self.method.loss_function)
         if self.task_losses is None:
             start = torch.tensor([figures.loss[task] for task in tasks], dtype=torch.float64)
-            self.task_losses = TaskLosses(start, torch.zeros_like(start))
+            self.task_losses = TaskLosses.start(start, tasks)
         weight = self.method.weight_function(self.task_losses)
         cosines = task_cosines(self.setup, self.batches.at(step), self.method, weight)
         self.evaluations.append(
@@ -229,7 +233,16 @@ def gradient(setup: TrainingSetup, batch: Sequence[int], method: Trained, losses
 
     Raises `FairspecError` where a loss is not finite.
     """
-    return _descend(setup, batch, method.loss_function, method.weight_function(losses))
+    return _descend(setup, batch, method.loss_function, _by_draws(setup, batch, method, method.weight_function(losses)))
+
+
+def _by_draws(setup: TrainingSetup, batch: Sequence[int], method: Trained, weight: Tensor) -> Tensor:
+    """The weights [m], times how often each task was drawn where batches are not stratified; their sum is kept."""
+    if method.tau is None:
+        return weight
+    counts = count_examples([setup.corpus.train[i] for i in batch])
+    drawn = weight * torch.tensor([counts.get(task, 0) for task in setup.corpus.tasks], dtype=weight.dtype)
+    return drawn * weight.sum() / drawn.sum()
 
 
 def _descend(setup: TrainingSetup, batch: Sequence[int], loss: Loss, weight: Tensor) -> Tensor:
@@ -253,7 +266,7 @@ def _descend(setup: TrainingSetup, batch: Sequence[int], loss: Loss, weight: Ten
 def task_cosines(setup: TrainingSetup, batch: Sequence[int], method: Trained, weight: Tensor) -> list[float | None]:
     """cos(∇D_T, g) of each task on one batch, `None` where either has length 0. Leaves no gradient behind."""
     corpus = setup.corpus
-    _descend(setup, batch, method.loss_function, weight)
+    _descend(setup, batch, method.loss_function, _by_draws(setup, batch, method, weight))
     whole = _taken(setup.parameters)
     found: list[float | None] = []
     for number, task in enumerate(corpus.tasks):

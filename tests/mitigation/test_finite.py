@@ -17,7 +17,7 @@ from fairspec_bench.mitigation.trainer import TrainingRecipe
 from fairspec_bench.mitigation.weights import TaskLosses
 from fairspec_bench.schemas.base import FairspecError
 
-ONES = TaskLosses(torch.ones(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64))
+ONES = TaskLosses.start(torch.ones(3, dtype=torch.float64), ["a", "b", "c"])
 PASSES: dict[str, Callable[[TrainingSetup], object]] = {
     "gradient": lambda work: trainer.gradient(work, range(len(work.corpus.train)), find_trained("s-cdf"), ONES),
     "held out": lambda work: trainer.held_out(work, losses.kl),

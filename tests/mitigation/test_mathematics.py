@@ -29,7 +29,20 @@ SLOW: dict[str, Callable[[list[float], list[float], int], float]] = {
     "tv": lambda p, q, y: sum(abs(a - b) for a, b in zip(p, q, strict=True)) / 2,
     "neg_log_alpha": lambda p, q, y: -math.log(sum(min(a, b) for a, b in zip(p, q, strict=True))),
     "token": lambda p, q, y: -math.log(q[y]),
+    "rkl": lambda p, q, y: sum(b * math.log(b / a) for a, b in zip(p, q, strict=True)),
+    "jsd": lambda p, q, y: sum(
+        (a * math.log(2 * a / (a + b)) + b * math.log(2 * b / (a + b))) / 2 for a, b in zip(p, q, strict=True)
+    ),
+    "kl_tv": lambda p, q, y: blended(SLOW["kl"](p, q, y), SLOW["tv"](p, q, y), math.exp(-3 * sum(map(min, p, q)))),
 }
+
+
+def blended(kl: float, tv: float, share: float) -> float:
+    return share * kl + (1 - share) * tv
+
+
+def test_every_loss_is_written_out() -> None:
+    assert SLOW.keys() == losses.LOSSES.keys()
 
 
 @pytest.mark.parametrize("name", SLOW)
@@ -65,8 +78,11 @@ def test_kl_and_cross_entropy_have_one_gradient() -> None:
 
 
 def task_losses(*mean: float) -> TaskLosses:
-    values = torch.tensor(mean, dtype=torch.float64)
-    return TaskLosses(values, values.clone())
+    return of_tasks(torch.tensor(mean, dtype=torch.float64))
+
+
+def of_tasks(mean: Tensor, *tasks: str) -> TaskLosses:
+    return TaskLosses.start(mean, tasks or [str(number) for number in range(len(mean))])
 
 
 def test_the_best_task_has_no_weight_and_the_others_their_excess() -> None:
@@ -77,6 +93,19 @@ def test_the_best_task_has_no_weight_and_the_others_their_excess() -> None:
     )
 
 
+def test_gaps_are_taken_within_a_suite_and_suites_weigh_alike() -> None:
+    """Pooled, the stories' level of 4 nats would take all weight and the best math task would have none."""
+    tasks = ("math/en", "story/en", "math/ja", "story/ja")
+    found = of_tasks(torch.tensor([0.2, 4.0, 0.5, 5.0], dtype=torch.float64), *tasks)
+    assert weights.excess(found).tolist() == pytest.approx([0, 0, 0.5, 0.5])
+    assert weights.excess_raw(found).tolist() == pytest.approx([0, 0, 0.5 * 0.3, 0.5 * 1.0])
+
+
+def test_of_two_tasks_only_the_worse_is_trained() -> None:
+    assert weights.excess(task_losses(0.2, 0.9)).tolist() == [0, 1]
+    assert weights.excess_full(task_losses(0.2, 0.9)).tolist() == [-1, 1]
+
+
 def test_equal_gaps_and_one_task_alone_give_no_weight() -> None:
     for name in ("excess", "excess_raw"):
         assert weights.WEIGHTS[name](task_losses(0.7, 0.7, 0.7)).tolist() == [0, 0, 0]
@@ -84,18 +113,18 @@ def test_equal_gaps_and_one_task_alone_give_no_weight() -> None:
 
 
 def test_group_dro_climbs_on_the_task_that_keeps_losing() -> None:
-    state = TaskLosses(torch.zeros(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64))
+    state = task_losses(0.0, 0.0)
     assert weights.group_dro(state).tolist() == [0.5, 0.5]
     for _ in range(3):
-        state = state.after(torch.tensor([1.0, 2.0], dtype=torch.float64), 0.9)
-    odds = math.exp(weights.DRO_RATE * 3)
+        state = state.after(torch.tensor([1.0, 2.0], dtype=torch.float64), 0.9, 0.2)
+    odds = math.exp(0.2 * 3)
     assert weights.group_dro(state).tolist() == pytest.approx([1 / (1 + odds), odds / (1 + odds)])
 
 
 def test_a_task_absent_from_a_batch_keeps_its_running_mean() -> None:
-    after = task_losses(1.0, 2.0).after(torch.tensor([math.nan, 3.0], dtype=torch.float64), 0.75)
+    after = task_losses(1.0, 2.0).after(torch.tensor([math.nan, 3.0], dtype=torch.float64), 0.75, 0.5)
     assert after.mean.tolist() == [1.0, 0.75 * 2 + 0.25 * 3]
-    assert after.total.tolist() == [1.0, 5.0]
+    assert after.ascent.tolist() == [0.0, 1.5]
 
 
 # --------------------------------------------------------------------------- g
@@ -133,7 +162,7 @@ def test_g_is_the_gradient_of_unfairness_without_the_term_of_the_best_task(monke
     now = torch.stack(misfits(work))
     best = now.min().detach()
     wanted = torch.autograd.grad(((now - best) ** 2).mean(), work.parameters)
-    means = trainer.gradient(work, list(every), find_trained("s-cdf-raw"), TaskLosses(now.detach(), now.detach()))
+    means = trainer.gradient(work, list(every), find_trained("s-cdf-raw"), of_tasks(now.detach()))
     assert means.tolist() == pytest.approx(now.tolist(), rel=1e-10)
     for got, want in zip(gradients(work), wanted, strict=True):
         assert torch.allclose(got, want, rtol=1e-8, atol=1e-12)
@@ -142,6 +171,34 @@ def test_g_is_the_gradient_of_unfairness_without_the_term_of_the_best_task(monke
         ((torch.stack(misfits(work)) - torch.stack(misfits(work)).min()) ** 2).mean(), work.parameters
     )
     assert not all(torch.allclose(got, other, rtol=1e-3) for got, other in zip(gradients(work), kept, strict=True))
+    # s-cdf-full keeps it, up to the scale of its weights.
+    for parameter in work.parameters:
+        parameter.grad = None
+    trainer.gradient(work, list(every), find_trained("s-cdf-full"), of_tasks(now.detach()))
+    scale = 2 / len(now) * float((now.detach() - best).sum())
+    for got, want in zip(gradients(work), kept, strict=True):
+        assert torch.allclose(scale * got, want, rtol=1e-4, atol=1e-11)
+
+
+def test_a_task_drawn_twice_counts_twice() -> None:
+    """Data balancing by draws: by its own contexts alone a task drawn five times weighs as one drawn once."""
+    work = make_setup(made_corpus())
+    examples = [work.corpus.by_task[task] for task in work.corpus.tasks]
+    batch = [examples[0][0], examples[0][0], examples[0][0], examples[1][0]]
+    weight = torch.full((len(examples),), 1 / len(examples), dtype=torch.float64)
+    found = trainer._by_draws(work, batch, find_trained("resample"), weight)
+    assert found.tolist() == pytest.approx([0.75, 0.25, *[0.0] * (len(examples) - 2)])
+    assert trainer._by_draws(work, batch, find_trained("uniform"), weight) is weight
+    trainer.gradient(work, batch, find_trained("resample"), of_tasks(torch.ones_like(weight)))
+    drawn = gradients(work)
+    alone = []
+    for mine in (batch[:3], batch[3:]):
+        for parameter in work.parameters:
+            parameter.grad = None
+        trainer.gradient(work, mine, find_trained("resample"), of_tasks(torch.ones_like(weight)))
+        alone.append(gradients(work))
+    for whole, often, once in zip(drawn, *alone, strict=True):
+        assert torch.allclose(whole, 0.75 * often + 0.25 * once, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if isinstance(method, Trained)])
