@@ -22,7 +22,7 @@ from fairspec_bench.site import plots
 from fairspec_bench.site.board import Board, Candidate, Placed, unsurpassed
 from fairspec_bench.site.labels import NOTHING, Labels, figure, name_list
 from fairspec_bench.site.plots import Both, Range, Spot, both_plot, interval_plot, plane, range_plot, strip_plot
-from fairspec_bench.site.stories import ENGLISH, Story
+from fairspec_bench.site.stories import ENGLISH, LanguageStory
 from fairspec_bench.site.views import SuiteView
 
 SHOWN = 30  # rows of the heat map, the ranges of ranks and the figures of the plane
@@ -247,7 +247,7 @@ class Section:
     board: Board
     suite: str
     rows: tuple[LanguageRow, ...]
-    story: Story
+    story: LanguageStory
 
     def headline(self) -> str:
         """Highest and lowest in a sentence."""
@@ -296,7 +296,7 @@ def language_pages(boards: Sequence[Board], labels: Labels, pages: Mapping[str, 
                     found.setdefault(task.language, []).append(row)
             for code, rows in found.items():
                 rows.sort(key=lambda row: (-(row.figure("acceptance").value or 0.0), row.candidate.slug))
-                sections[code].append(Section(board, suite, tuple(rows), Story(board, suite, code, labels)))
+                sections[code].append(Section(board, suite, tuple(rows), LanguageStory(board, suite, code, labels)))
     ordered = sorted(pages, key=lambda code: (labels.language(code), code))
     known = {code: tuple(sorted(sections[code], key=lambda each: each.board.small)) for code in ordered}
     return [LanguagePage(code, pages[code], known[code]) for code in ordered]

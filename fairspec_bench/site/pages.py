@@ -15,7 +15,7 @@ from fairspec_bench.site.board import Board, Candidate
 from fairspec_bench.site.documents import documents
 from fairspec_bench.site.findings import language_pages
 from fairspec_bench.site.labels import Labels, unique_slugs
-from fairspec_bench.site.tokens import Texts
+from fairspec_bench.site.tokens import TrackTexts
 from fairspec_bench.site.views import ChangeView, Run, SuiteView
 
 
@@ -61,7 +61,7 @@ class Pages:
             for board in boards
         }
         self.language_pages = language_pages(boards, labels, self.languages)
-        self.viewers = {board.slug: list(Texts(board).viewers()) for board in boards}
+        self.viewers = {board.slug: list(TrackTexts(board).viewers()) for board in boards}
 
     def page(self, template: str, path: str, /, **values: object) -> str:
         """The page at `path` by its template, which sees the `path` and the way from it to the top, `root`."""

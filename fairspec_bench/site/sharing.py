@@ -81,7 +81,7 @@ def _plain(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Event:
+class FeedEntry:
     """A submission measured, or audited, on a day."""
 
     title: str
@@ -91,22 +91,22 @@ class Event:
     kind: str
 
 
-def events(boards: Sequence[Board]) -> list[Event]:
+def events(boards: Sequence[Board]) -> list[FeedEntry]:
     """Submissions by the day of their last run, and audits; the newest first. What has no day is left out."""
     return sorted(_events(boards), key=lambda event: (event.day, event.page, event.kind), reverse=True)
 
 
-def _events(boards: Sequence[Board]) -> Iterator[Event]:
+def _events(boards: Sequence[Board]) -> Iterator[FeedEntry]:
     for board in boards:
         for each in board.candidates:
             entry, audit = each.verified.entry, each.entry.audit
             day = max((machine.started[:10] for machine in each.run.report.environments), default="")
             if DAY.fullmatch(day):
                 title = f"{entry.name} on {board.track.title}"
-                yield Event(title, each.page, day, ", ".join(entry.authors), "submission")
+                yield FeedEntry(title, each.page, day, ", ".join(entry.authors), "submission")
             if audit is not None and DAY.fullmatch(audit.date):
                 verdict = "audited" if each.audited else f"audit differs: {each.reason}"
-                yield Event(f"{entry.name}: {verdict}", each.page, audit.date, audit.auditor, "audit")
+                yield FeedEntry(f"{entry.name}: {verdict}", each.page, audit.date, audit.auditor, "audit")
 
 
 # --------------------------------------------------------------------------- the data

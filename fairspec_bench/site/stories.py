@@ -27,7 +27,7 @@ def above(one: Estimate, other: Estimate) -> bool:
 
 
 @dataclass(frozen=True)
-class Story:
+class LanguageStory:
     """One language in one suite of a board beside English: the calls of the baseline, and of the best drafter there."""
 
     board: Board
@@ -108,11 +108,11 @@ def _round(e: Estimate) -> str:
     return "–" if e.value is None else f"{e.value:.0f}" if e.value >= 10 else f"{e.value:.1f}"
 
 
-def stories(board: Board, labels: Labels) -> Iterator[Story]:
+def stories(board: Board, labels: Labels) -> Iterator[LanguageStory]:
     """Every language of every suite with ranked submissions."""
     for suite in board.suites:
         for code in sorted({code for each in board.ranked(suite) for code in each.view.codes}):
-            yield Story(board, suite, code, labels)
+            yield LanguageStory(board, suite, code, labels)
 
 
 def in_order(boards: Sequence[Board]) -> list[Board]:
@@ -120,7 +120,7 @@ def in_order(boards: Sequence[Board]) -> list[Board]:
     return sorted((each for each in boards if not each.track.archived), key=lambda each: (each.small, each.track.name))
 
 
-def finding(boards: Sequence[Board], labels: Labels) -> Story | None:
+def finding(boards: Sequence[Board], labels: Labels) -> LanguageStory | None:
     """The largest significant gap to English, in the first track that has one."""
     for board in in_order(boards):
         known = [story for story in stories(board, labels) if story.ratio]

@@ -96,7 +96,7 @@ class Viewer:
         return f"tokens/{self.board.slug}-{self.suite.replace('_', '-')}-{CHOSEN.index(self.chosen) + 1}.html"
 
 
-class Texts:
+class TrackTexts:
     """The texts of one track and the drafts for them; nothing where the track keeps no pieces or was not greedy."""
 
     def __init__(self, board: Board) -> None:
