@@ -11,9 +11,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pydantic import TypeAdapter
-from typing_extensions import TypedDict
-
 from fairspec_bench.reporting.escape import spreadsheet
 from fairspec_bench.schemas.base import Record, Sha256
 from fairspec_bench.schemas.report import Estimate, RaceVerdict, Report
@@ -41,7 +38,7 @@ SCHEMAS: Mapping[str, type[Record]] = {
 }
 
 
-class Figure(TypedDict):
+class Figure(Record):
     """A figure and its 95 % interval; `null` is no data."""
 
     value: float | None
@@ -49,7 +46,7 @@ class Figure(TypedDict):
     high: float | None
 
 
-class SuiteFigures(TypedDict):
+class SuiteFigures(Record):
     """A submission in one suite; `ranks` from the best to the lowest it may have, `null` where it has none."""
 
     ranks: tuple[int, int] | None
@@ -59,7 +56,7 @@ class SuiteFigures(TypedDict):
     languages: dict[str, dict[str, Figure]]
 
 
-class EntryFigures(TypedDict):
+class EntryFigures(Record):
     """A checked submission. `audited` says which of its claims were, `unranked` why it has no rank."""
 
     slug: str
@@ -73,14 +70,14 @@ class EntryFigures(TypedDict):
     suites: dict[str, SuiteFigures]
 
 
-class RefusedFolder(TypedDict):
+class RefusedFolder(Record):
     """A folder that the check refused, and its findings."""
 
     slug: str
     refusals: tuple[str, ...]
 
 
-class BoardFile(TypedDict):
+class BoardFile(Record):
     """board.json. `date` is the day of the newest run or audit; `tracks` and `runs` as their own records have them."""
 
     schema_version: int
@@ -95,7 +92,7 @@ class BoardFile(TypedDict):
 def schemas() -> dict[str, str]:
     """The JSON schema of each record and of board.json, by its file."""
     found = {name: kind.model_json_schema() for name, kind in SCHEMAS.items()}
-    found["board"] = TypeAdapter(BoardFile).json_schema()
+    found["board"] = BoardFile.model_json_schema()
     return {
         f"schemas/{name}.json": json.dumps(schema, indent=1, sort_keys=True) + "\n" for name, schema in found.items()
     }
