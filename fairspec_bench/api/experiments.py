@@ -147,6 +147,7 @@ def agreement_page(found: Agreement) -> str:
 
 
 STUDIED_SKEW = 2
+STUDIED_DRAFTERS = 8
 
 
 def _causal(root: Path, **given: Any) -> None:
@@ -196,7 +197,10 @@ def study(name: str, out: str | Path = "runs/studies", *, workers: int = 2, say:
 
 def _drafters(root: Path) -> dict[str, Path]:
     """The drafters that `causal` trained. Raises `FairspecError` where there is none."""
-    drafters = {f"order-{n}": root / "causal" / "drafters" / f"skew-{STUDIED_SKEW}-order-{n}" for n in (1, 2, 3)}
+    drafters = {
+        f"order-{n}": root / "causal" / "drafters" / f"skew-{STUDIED_SKEW}-order-{n}"
+        for n in range(1, STUDIED_DRAFTERS + 1)
+    }
     for folder in drafters.values():
         if not (folder / "recipe.json").exists():
             raise FairspecError(f"{folder}: no drafter there. Run first: fairspec study causal --out {root}.")

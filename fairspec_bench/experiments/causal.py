@@ -36,7 +36,7 @@ from fairspec_bench.testbed.corpus import source, zipf
 from fairspec_bench.testbed.pair import BUILT_IN_TEXT, EMBEDDED, ORDER, ModelRecipe, Say, TrainingPlan, train_model
 
 SKEWS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5)
-ORDERS = 3
+ORDERS = 8
 SHUFFLES = 2000
 SUITE = "embedded_math"
 REPLICATES = 10_000
@@ -108,7 +108,7 @@ def run_causal(
     """Sweep skews × orders, fit, and write `causal.json`, `causal.md` and `causal.svg` into `out`.
 
     `verifier` is the folder of a model and its tokenizer, `recipe` how each drafter is trained (its skew and seed are
-    set here), `orders` default to three in which every language is common once and rare once. The same call
+    set here), `orders` default to eight in which languages take turns at being common and rare. The same call
     resumes. Raises `FairspecError` for a sweep that can show nothing and for a folder of another one.
     """
     chosen = tuple(map(tuple, spread_orders(ORDER, ORDERS, seed) if orders is None else orders))

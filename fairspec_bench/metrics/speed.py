@@ -83,7 +83,7 @@ def measures(gamma: int) -> tuple[Measure, ...]:
             ("plain_ns", "control_ns"),
             symbol="A/A",
             kind="ratio",
-            note="If its interval does not cover 1, the machine is too noisy for a verdict.",
+            note="Unless its interval lies within 1 ± .03, the machine is too noisy for a verdict.",
             crossed=True,
         ),
         Measure(

@@ -38,6 +38,8 @@ STATISTICS: Mapping[str, Statistic] = {
     "worst_acceptance": Statistic("acceptance", lambda a: a.min(axis=0)),
     "best_acceptance": Statistic("acceptance", lambda a: a.max(axis=0)),
     "acceptance_variance": Statistic("acceptance", spread.variance),
+    "mean_overlap": Statistic("overlap", lambda a: a.mean(axis=0)),
+    "worst_overlap": Statistic("overlap", lambda a: a.min(axis=0)),
     "unfairness": Statistic("misfit", spread.unfairness),
     "unfairness_ce": Statistic("misfit_ce", spread.unfairness),
     "mean_block_efficiency": Statistic("block_efficiency_uncut", lambda b: b.mean(axis=0)),

@@ -354,15 +354,14 @@ def test_pairs_are_listed_with_what_they_need(fairspec: Shell) -> None:
 
 
 @pytest.mark.slow
-def test_reproduce_judges_nine_claims(fairspec: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_reproduce_judges_eight_claims(fairspec: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     small = ("--suite", "embedded_math", "--languages", "en,te", "--limit", 2, "--race_rounds", 0)
     training = ("--seeds", 1, "--steps", 2, "--training_limit", 5)
     status, out, _ = fairspec("reproduce", *small, *training, "--out", tmp_path / "r", "--json")
     assert status == 0
     claims = {claim["id"]: claim for claim in json.loads(out)["claims"]}
-    assert list(claims) == list("abcdefghi")
+    assert list(claims) == list("abcdefgh")
     assert claims["h"]["verdict"] == "holds"
-    assert claims["i"]["verdict"] == "holds"
     assert claims["b"]["verdict"] == "not testable here"
     status, table, _ = fairspec("reproduce", *small, *training, "--out", tmp_path / "r")
     assert status == 0

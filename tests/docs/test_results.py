@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -131,3 +132,17 @@ def test_the_result_in_the_readme_is_what_the_submissions_say() -> None:
     wanted = [f"{each.value:.3f} [{each.low:.3f}, {each.high:.3f}]" for each in (*figures, *unfairness)]
     text = (root / "README.md").read_text(encoding="utf-8").partition("**One result**")[2].partition("```")[0]
     assert re.findall(r"\d\.\d+ \[[^]]+\]", text) == wanted
+
+
+def test_the_studies_in_the_readme_are_what_their_json_says() -> None:
+    """The slope of share, per doubling, and how far s-CDF's mean lies below plain distillation's."""
+    text = (RESULTS.parents[1] / "README.md").read_text(encoding="utf-8").partition("## Mitigation")[2]
+    found = read_record(RESULTS / "causal" / "causal.json", causal.Causal)
+    slope = [None if value is None else value * math.log(2) for _, value in found.fits[0].slope]
+    compared = read_record(RESULTS / "compare-methods" / "compare-methods.json", compare_methods.MethodComparison)
+    against = next(one.against for one in compared.methods if one.method == "uniform")
+    assert against is not None
+    mean = against.across["mean_acceptance"].change
+    wanted = ["+{:.3f} [{:.3f}, {:.3f}]".format(*slope)]
+    wanted.append("{:.3f} [{:.3f}, {:.3f}]".format(*(-value for value in (mean.value, mean.high, mean.low) if value)))
+    assert re.findall(r"\+?\d\.\d+ \[[^]]+\]", text.partition("## The board")[0]) == wanted

@@ -11,7 +11,7 @@ from fairspec_bench.engine.drafters.base import FILE
 from fairspec_bench.engine.drafters.model import ModelFile
 from fairspec_bench.engine.drafters.registry import load_drafter
 from fairspec_bench.engine.drafters.spec import drafter_spec
-from fairspec_bench.experiments.compare_methods import front, run_compare_methods, verdict
+from fairspec_bench.experiments.compare_methods import beyond, front, run_compare_methods, verdict
 from fairspec_bench.experiments.job_runner import DrafterJob, JobRunner, ScoringOptions
 from fairspec_bench.experiments.transfer import run_transfer
 from fairspec_bench.mitigation import finetune, fitted, methods
@@ -198,3 +198,9 @@ def test_transfer_marks_what_was_not_trained_on(pair: tuple[Path, Path], cache: 
 def test_a_verdict_needs_an_interval_off_zero(mean: tuple[float, float], u: tuple[float, float], words: str) -> None:
     figures = (Estimate(value=sum(each) / 2, low=each[0], high=each[1]) for each in (mean, u))
     assert verdict(*figures) == f"s-CDF: {words}"
+
+
+def test_a_grid_whose_best_lies_at_its_edge_is_widened() -> None:
+    assert beyond({0.001: 0.5, 0.002: 0.4, 0.004: 0.3}) == [0.008]
+    assert beyond({0.001: 0.3, 0.002: 0.4, 0.004: 0.5}) == [0.0005]
+    assert beyond({0.001: 0.5, 0.002: 0.3, 0.004: 0.4}) == []
