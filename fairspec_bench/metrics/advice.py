@@ -128,7 +128,7 @@ def loads(report: Report) -> list[int]:
 
 
 def _loads(suite: SuiteReport) -> set[int]:
-    raced = any(task.measures["speedup"].value is not None for task in suite.tasks)
+    raced = any(task.measures.get("speedup", Estimate()).value is not None for task in suite.tasks)
     swept = {cell.batch_size for cell in suite.sweep.cells if cell.gamma} if suite.sweep else set()
     return swept | ({1} if raced else set())
 
@@ -319,13 +319,17 @@ def inverse(figure: Estimate) -> Estimate:
 
 
 def quotient(above: Estimate, below: Estimate) -> Estimate:
-    """above / below with the widest interval that both allow: at least 95 % however the two depend on each other."""
-    if above.value is None or not below.value:
+    """above / below, both above 0, with the widest interval that both allow: at least 95 % however the two depend.
+
+    Without an interval where that of `below` holds 0; no data where the quotient is no number.
+    """
+    if above.value is None or not below.value or not math.isfinite(above.value / below.value):
         return Estimate()
     value = above.value / below.value
-    if above.low is None or above.high is None or not below.low or not below.high:
+    if above.low is None or above.high is None or below.low is None or below.high is None or below.low <= 0:
         return Estimate(value=value)
-    return Estimate(value=value, low=above.low / below.high, high=above.high / below.low)
+    low, high = above.low / below.high, above.high / below.low
+    return Estimate(value=value, low=low, high=high) if math.isfinite(high) else Estimate(value=value)
 
 
 def geometric_mean(figures: Sequence[Estimate]) -> Estimate:

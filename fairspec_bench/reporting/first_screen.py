@@ -15,6 +15,7 @@ from rich.console import Group, RenderableType
 from fairspec_bench.metrics import speed
 from fairspec_bench.metrics.comparison import Comparison
 from fairspec_bench.reporting.tables import MARK, line
+from fairspec_bench.schemas import generation_settings
 from fairspec_bench.schemas.config import RunConfig
 from fairspec_bench.schemas.keys import Task
 from fairspec_bench.schemas.report import Estimate, Report, SuiteReport, TaskReport
@@ -33,6 +34,8 @@ def render_first(report: Report) -> RenderableType:
     for suite in report.suites:
         lines += ["", *_suite(suite, report.race_verdict.quiet)]
     lines += ["", *_wrapped(f"Race: {speed.race_sentence(report.race_verdict)}.")]
+    for warning in _warnings(report.config):
+        lines += _wrapped(f"Note: {warning}")
     return Group(*map(line, lines))
 
 
@@ -67,6 +70,12 @@ def _where(report: Report) -> list[str]:
         return []
     first = report.environments[0]
     return _wrapped(f"{first.started[:10]}, {first.device_name or first.processor}, {first.threads} threads")
+
+
+def _warnings(config: RunConfig) -> tuple[str, ...]:
+    """What a run said when it began: how its texts end, renamed ids, settings that are not followed."""
+    unfollowed = generation_settings.warning(config.verifier.name, config.generation_config_not_followed)
+    return (*config.end_warnings, *config.vocabulary_warnings, *([unfollowed] if unfollowed else []))
 
 
 def _suite(suite: SuiteReport, quiet: bool) -> Iterator[str]:

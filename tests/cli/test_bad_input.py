@@ -21,7 +21,7 @@ import fairspec_bench as fairspec
 from fairspec_bench.cli.main import main
 from fairspec_bench.scoring.run_folder import RunFolder, writing
 
-OPTIONS = "--suite embedded_math --languages en,te --limit 3 --max_new_tokens 8 --gamma 2 --race_rounds 0"
+OPTIONS = "--suite embedded_math --languages en,te --limit 3 --max_new_tokens 14 --gamma 2 --race_rounds 0"
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def finished(pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "run"
     fairspec.run(str(pair[0]), str(pair[1]), ["embedded_math"], out, cache=None,
-               languages=("en", "te"), limit=3, max_new_tokens=8, gamma=2, race_rounds=0)  # fmt: skip
+               languages=("en", "te"), limit=3, max_new_tokens=14, gamma=2, race_rounds=0)  # fmt: skip
     return out
 
 
@@ -289,7 +289,7 @@ def test_another_configuration(refused: Refusal, pair: tuple[Path, Path], run_fo
         "--gamma 3": "gamma: 2 there, 3 here",
         "--seed 1": "seed: 0 there, 1 here",
         "--limit 2": "suites.0.limit: 3 there, 2 here",
-        "--max_new_tokens 9": "suites.0.max_new_tokens: 8 there, 9 here",
+        "--max_new_tokens 9": "suites.0.max_new_tokens: 14 there, 9 here",
         "--batch_size 4": "batch_size: 8 there, 4 here",
         "--dtype bfloat16": "verifier.revision",
         "--temperature 1": "sampling.temperature: 0.0 there, 1.0 here",
@@ -362,7 +362,7 @@ def _parts(pair: tuple[Path, Path], root: Path) -> list[Path]:
     for first, path in enumerate(made, 1):
         if not path.exists():
             fairspec.run(str(pair[0]), str(pair[1]), ["embedded_math"], path, cache=None, shard=(first, 2),
-                       languages=("en", "te"), limit=3, max_new_tokens=8, gamma=2, race_rounds=0)  # fmt: skip
+                       languages=("en", "te"), limit=3, max_new_tokens=14, gamma=2, race_rounds=0)  # fmt: skip
     return made
 
 

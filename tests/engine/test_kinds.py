@@ -29,6 +29,7 @@ VERIFIER = wrap(family("llama", eos_token_id=None), "verifier")
 MADE: dict[str, Drafter] = {
     "model": ModelDrafter(VERIFIER, VERIFIER),
     "ngram": counted(VERIFIER, [([9, 8], (8, 9, 10))]),
+    "layers": load_drafter("layers:1", "layers", {"layers": 1}, VERIFIER),
     "lookup": LookupDrafter(),
     "oracle": OracleDrafter(0.5, VERIFIER),
 }

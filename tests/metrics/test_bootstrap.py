@@ -7,8 +7,7 @@ import pytest
 
 from fairspec_bench.metrics import bootstrap
 from fairspec_bench.metrics.acceptance import uncut
-from fairspec_bench.metrics.bootstrap import Array, corrected, gradient, partition, resample, simultaneous, spread
-from fairspec_bench.metrics.unfairness import variance
+from fairspec_bench.metrics.bootstrap import Array, gradient, partition, resample, simultaneous, spread
 
 
 def test_tasks_that_share_problems_are_one_stratum() -> None:
@@ -141,24 +140,3 @@ def test_simultaneous_bounds_are_wider_than_single_ones_and_narrower_than_bonfer
     bonferroni = error * bootstrap.stats.t.isf(0.025 / 10, freedom)
     assert (single < together).all()
     assert (together < bonferroni).all()
-
-
-def test_corrected_is_twice_the_plugin_less_the_mean() -> None:
-    generator = np.random.default_rng(0)
-    value = np.array([1.0, 1.5, 2.0])
-    replicates = value + 0.05 * generator.standard_normal((500, 3))
-    expected = 2 * np.var(value) - np.mean([np.var(row) for row in replicates])
-    found = corrected(variance, value, replicates, 100)
-    assert found.value == pytest.approx(expected)
-    assert found.low is not None
-    assert found.high is not None
-    assert found.low < expected < found.high
-
-
-def test_corrected_is_cut_at_zero_and_none_without_data() -> None:
-    noise = np.random.default_rng(0).standard_normal((500, 3))
-    found = corrected(variance, np.zeros(3), noise, 100)
-    assert found.value == 0
-    assert found.low == 0
-    assert corrected(variance, np.zeros(3), noise, 1).value is None
-    assert corrected(variance, np.zeros(3), np.full((500, 3), np.nan), 100).value is None

@@ -122,9 +122,9 @@ def test_what_is_trained_is_plain(folder: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_references_of_packed_and_plain_weights_are_not_mixed() -> None:
-    common = [_common(model, SamplingParams(), 0, "") for model in (wrap(family("llama"), "a"), _packed("a"))]
+    common = [_common(model, SamplingParams(), 0) for model in (wrap(family("llama"), "a"), _packed("a"))]
     assert common[0] != common[1]
-    assert common[0]["weights"] == common[1]["weights"]
+    assert common[0]["content"] == common[1]["content"]
 
 
 def _packed(name: str) -> Model:

@@ -79,7 +79,7 @@ def test_a_whole_run(
     assert fairspec.report(chat).config.chat_template
 
     capsys.readouterr()
-    assert status(["report", str(chat)]) == 0
+    assert status(["report", str(chat), "--full"]) == 0
     assert "embedded_math/te" in capsys.readouterr().out.replace(" ", "")
     assert status(arguments(pair, chat)) == 2
     said = capsys.readouterr().err

@@ -220,8 +220,8 @@ def test_the_command_line_says_where_each_run_is(pair: tuple[str, str], tmp_path
     given = ["--suite", "embedded_math", "--languages", "en", "--limit", "2", "--max_new_tokens", "8"]
     said = CliRunner().invoke(app, ["run", *pair, "lookup", *given, "--race_rounds", "0", "--out", str(tmp_path)])
     assert said.exit_code == 0
-    lines = [line for line in said.output.splitlines() if line.startswith("run: ")]
-    assert lines == [f"run: {tmp_path / name}" for name in ("drafter", "lookup")]
+    lines = [line for line in said.output.splitlines() if line.startswith("Every table: ")]
+    assert lines == [f"Every table: fairspec report {tmp_path / name} --full" for name in ("drafter", "lookup")]
     said = CliRunner().invoke(app, ["plan", *pair, "lookup", *given])
     assert [name for name in (pair[1], "lookup") if f"\n{name}:\n" in f"\n{said.output}"] == [pair[1], "lookup"]
 

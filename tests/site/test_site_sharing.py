@@ -79,7 +79,7 @@ def test_badges_tell_ranks_and_who_checked_them(site: Path) -> None:
     badge = ElementTree.parse(site / "badges" / "audited.svg").getroot()
     words = [e.text or "" for e in badge.iter() if e.tag.endswith("text")]
     assert words[0] == "fairspec-bench"
-    assert words[1].endswith("(audited)")
+    assert words[1].endswith("(drafts audited, unseen prompts audited)")
     assert "rank" in words[1]
     assert "of 3 in embedded_math" in words[1]
     assert "(self-reported)" in (site / "badges" / "plain.svg").read_text(encoding="utf-8")
