@@ -154,7 +154,7 @@ def _speedups(suite: SuiteReport, gamma: int, requests: int) -> tuple[int, Mappi
     """
     cells = [cell for cell in suite.sweep.cells if cell.batch_size == requests and cell.gamma] if suite.sweep else []
     if not cells or suite.sweep is None:
-        return gamma, {task.task: task.measures["speedup"] for task in suite.tasks}
+        return gamma, {task.task: task.measures.get("speedup", Estimate()) for task in suite.tasks}
     if len({cell.gamma for cell in cells}) == 1:
         return cells[0].gamma, {cell.task: cell.speedup for cell in cells}
     best = next((best for best in suite.sweep.best if best.batch_size == requests), None)

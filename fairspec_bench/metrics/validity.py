@@ -236,7 +236,7 @@ def complete(
 
 def is_mostly_bad(measured: Mapping[str, Estimate]) -> bool:
     """Whether most answers repeat themselves or are cut: figures of such texts say nothing of the language."""
-    return any((measured[name].value or 0.0) > MOST for name in ("looping", "truncated"))
+    return any((measured.get(name, Estimate()).value or 0.0) > MOST for name in ("looping", "truncated"))
 
 
 def is_above_tolerated(share: Estimate) -> bool:

@@ -29,7 +29,7 @@ VERIFIER = wrap(family("llama", eos_token_id=None), "verifier")
 MADE: dict[str, Drafter] = {
     "model": ModelDrafter(VERIFIER, VERIFIER),
     "ngram": counted(VERIFIER, [([9, 8], (8, 9, 10))]),
-    "layers": load_drafter("layers:1", "layers", {"layers": 1}, VERIFIER),
+    "layers": load_drafter("layers", "layers", {"layers": 1}, VERIFIER),
     "lookup": LookupDrafter(),
     "oracle": OracleDrafter(0.5, VERIFIER),
 }
@@ -48,11 +48,11 @@ def test_every_kind_is_what_the_table_says() -> None:
         assert (kind.name, drafter.kind) == (name, name)
         output = drafter.read(requests([[9, 8]], 3), [[8, 9, 10]], 0).piece(0, 2)
         assert (output.scores is not None) is kind.proper
-        assert (drafter.model is not None) is kind.causal_lm
+        assert (drafter.model is not None) is (kind.causal_lm or kind.of_verifier)
         assert kind.causal_lm or not kind.answers
         assert kind.needs_files is (kind.option is None)
         if kind.option is not None:
-            value = kind.option.read(kind.option.example)
+            value = kind.option.read("1")  # a value that every kind takes
             assert load_drafter(name, name, {kind.option.name: value}, VERIFIER).kind == name
     with pytest.raises(FairspecError, match=r"unknown drafter kind 'eagle'\. Known: model, ngram"):
         drafter_kind("eagle")
