@@ -56,7 +56,8 @@ def test_a_table_says_how_it_is_presorted_and_is(browser: Browser, site: Path) -
     with visit(browser, site, scripts=False) as opened:
         for path in pages(site):
             page = opened.open(path)
-            assert page.locator(".tools, button, input, select").count() == 0, path
+            # A term's explanation opens without a script: that button works.
+            assert page.locator(".tools, button:not([popovertarget]), input, select").count() == 0, path
             assert page.locator("tbody tr[hidden], th[hidden], td[hidden]").count() == 0, path
             for head in page.locator(f"{INTERACTIVE} th[aria-sort][data-sort=number]").all():
                 told += 1
