@@ -36,6 +36,7 @@ MODULES = (
     "experiments.agreement",
     "experiments.claims",
     "experiments.reproduce",
+    "metrics.advice",
     "metrics.comparison",
     "mitigation.finetune",
     "mitigation.losses",

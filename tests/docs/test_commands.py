@@ -94,6 +94,7 @@ HOURS, GPU, SERVER = "hours, or many minutes", "needs a GPU", "serves until it i
 REMOTE, TUTORIAL = "needs a clone with a remote", "run, made short, in docs/tutorials/reproduce.md"
 NETWORK, MAKE, VLLM = "needs the network", "run by .ci/run itself", "needs vLLM: run by make vllm"
 OTHER_TRACK = "needs a track of data sets from elsewhere"
+RACED = "needs a timed run: tests/metrics/test_advice.py"
 PARSED = (
     ("*", "make ", MAKE),
     ("*", "fairspec site serve", SERVER),
@@ -101,6 +102,8 @@ PARSED = (
     ("docs/tutorials/publish.md", "gh ", REMOTE),
     ("docs/tutorials/publish.md", "fairspec submit check --changed-from", REMOTE),
     ("CONTRIBUTING.md", 'fairspec submit audit submissions/SLUG --auditor "Your name" --private', OTHER_TRACK),
+    ("README.md", "fairspec advise", RACED),
+    ("docs/COMMANDS.md", "fairspec advise", RACED),
     ("docs/COMMANDS.md", "fairspec reproduce", TUTORIAL),
     ("docs/COMMANDS.md", "fairspec study", HOURS),
     ("docs/COMMANDS.md", "fairspec testbed", HOURS),

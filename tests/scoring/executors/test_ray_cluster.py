@@ -142,7 +142,7 @@ def report_with_times_of(out: Path, other: Path, copy: Path) -> bytes:
     """The report of the `other` run, were it timed when and where `out` was."""
     shutil.copytree(other, copy)
     for name, body in contents(out).items():
-        if name.endswith((*TIMED, "environments.jsonl")):
+        if name.endswith((*TIMED, "environments.jsonl", "chunks.jsonl")):
             (copy / name).write_bytes(body)
     make_report(RunFolder(copy))
     return (copy / "report.json").read_bytes()
