@@ -110,6 +110,7 @@ PARSED = (
     ("docs/COMMANDS.md", "fairspec run … --backend compile", HOURS),
     ("docs/MODELS.md", "fairspec pin", NETWORK),
     ("docs/MODELS.md", "fairspec run BIG SMALL", NETWORK),
+    ("docs/MODELS.md", "fairspec run big-q4_k_m.gguf", NETWORK),
     ("docs/REPRODUCING.md", "fairspec reproduce qwen2.5", GPU),
     ("docs/REPRODUCING.md", "fairspec reproduce", TUTORIAL),
     ("docs/VLLM.md", "", VLLM),
