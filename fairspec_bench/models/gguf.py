@@ -72,12 +72,13 @@ def unpack(file: Path) -> Unpacked:
             if not folder.is_dir():  # else another process made it meanwhile
                 shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
                 partial.mkdir()
-                _write(file, partial, folder)
-                partial.rename(folder)
+                try:
+                    _write(file, partial, folder)
+                    partial.rename(folder)
+                finally:  # under the lock: a process that waits for it must not take away what another writes
+                    shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise FairspecError(f"{file}: cannot be unpacked into {folder.parent} ({one_line(error)}).") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return Unpacked(folder, sha256)
 
 

@@ -38,8 +38,8 @@ def is_packed(hf: PreTrainedModel) -> bool:
 def packs(choice: str, name: str, hf: PreTrainedModel) -> bool:
     """Whether a loaded model is to be packed: by its option, kind, size and the number of threads, never by a clock.
 
-    On one thread a packed product of one or two rows takes a third longer than a plain one, of five or more up to half
-    as long; on two threads it is as fast for one row and about twice as fast for five.
+    On one thread packing slows passes of one or two rows, which would flatter speculation; with several threads such
+    passes are expected to be as fast as plain ones, and those of more rows faster (tests/bench/test_engine.py).
 
     Raises `FairspecError` for an unknown option, and one that cannot be followed.
     """

@@ -63,7 +63,8 @@ class VerifierStates:
 
     def _address(self, verifier: Model, requests: Sequence[Request], texts: Sequence[Sequence[int]], piece: int) -> str:
         parts: dict[str, Any] = {
-            "weights": verifier.weights_sha256,
+            "content": verifier.content,
+            "packed": verifier.packed,
             "dtype": str(verifier.dtype),
             "attention": verifier.hf.config._attn_implementation,
             "hardware": hardware_class(verifier),

@@ -148,6 +148,22 @@ def test_a_half_written_folder_is_never_used(tmp_path: Path, cache: Path, monkey
     assert not partial.exists()
 
 
+def test_one_that_stops_waiting_leaves_the_others_work(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(tmp_path / "tiny.gguf", qwen2())
+    partial = cache / "models" / f"gguf-{ours.file_sha256(file)}.partial"
+    partial.mkdir(parents=True)
+
+    def interrupted(self: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ours.FileLock, "__enter__", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ours.unpack(file)
+    assert partial.is_dir()
+
+
 def test_ends_are_those_of_the_metadata_and_of_known_names(tmp_path: Path) -> None:
     assert load_model(str(write(tmp_path / "tiny.gguf", qwen2()))).eos_ids == {54, 55, TOKENS.index("<|im_end|>")}
 

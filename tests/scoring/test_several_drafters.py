@@ -20,6 +20,7 @@ from fairspec_bench.cli.main import app
 from fairspec_bench.engine.batch import as_request, with_prefixes
 from fairspec_bench.engine.drafters.model import ModelDrafter
 from fairspec_bench.models.model import Model, Rows, wrap
+from fairspec_bench.models.packing import pack
 from fairspec_bench.schemas.base import FairspecError
 from fairspec_bench.schemas.config import SamplingParams
 from fairspec_bench.scoring import prepare as preparing
@@ -173,18 +174,24 @@ def test_states_of_anything_else_are_not_taken(tmp_path: Path) -> None:
     model, states = wrap(family("llama"), "v"), VerifierStates(tmp_path)
     request, text = as_request(SHARED[0]), (9, 10, 11, 12)
     base = (model, [request], [text], 8)
+    packed = family("llama")
+    pack(packed)
+    configured = wrap(family("llama", rms_norm_eps=0.1), "v")  # the same weights, another network
+    assert configured.weights_sha256 == model.weights_sha256
     names = {
         states._address(*given)
         for given in (
             base,
             (noised(model, 0.1), *base[1:]),
+            (configured, *base[1:]),
+            (wrap(packed, "v"), *base[1:]),
             (model, [as_request(SHARED[1])], [text], 8),
             (model, [as_request(SHARED[0].model_copy(update={"shared": 0}))], [text], 8),
             (model, [request], [(9, 10, 11, 13)], 8),
             (model, [request], [text], 7),
         )
     }
-    assert len(names) == 6
+    assert len(names) == 8
     assert states._address(wrap(family("llama"), "w"), *base[1:]) == states._address(*base)
 
 
