@@ -21,7 +21,7 @@ from fairspec_bench.schemas.report import Estimate, RaceStatus, RaceVerdict
 NANOSECOND = 1e-9
 ENOUGH_ROUNDS = 5
 CONTROL_MARGIN = 0.03
-"""How far from 1 an A/A ratio may lie: what two languages of a usual race can just be told apart by."""
+"""How far from 1 an A/A ratio may lie: the least difference between two languages that a usual race shows."""
 NO_VERDICT: Mapping[str, str] = {
     "no race": "no race",
     "no control": "no A/A control",

@@ -102,7 +102,7 @@ def _suite(suite: SuiteReport, quiet: bool) -> Iterator[str]:
 
 
 def _finding(suite: SuiteReport, tasks: Sequence[TaskReport], name: str) -> str:
-    """Who is served best and worst among the ranked, with all that are not told apart from them."""
+    """The highest and lowest acceptance of the ranked, with all that do not differ significantly from them."""
     known = [task for task in tasks if _value(task, name) is not None and (task.task in suite.ranks or name != RANKED)]
     if len(known) < 2:
         return "No comparison: fewer than two languages are ranked."
@@ -113,7 +113,7 @@ def _finding(suite: SuiteReport, tasks: Sequence[TaskReport], name: str) -> str:
 
 
 def _end(task: TaskReport, ties: Sequence[TaskReport], name: str) -> str:
-    also = f" (not told apart: {', '.join(each.language for each in ties)})" if ties else ""
+    also = f" (not significantly different: {', '.join(each.language for each in ties)})" if ties else ""
     calls = _of(task, "verifier_calls_per_answer")
     calls_told = "" if calls.value is None else f", {interval(calls)} verifier calls an answer"
     return f"{task.language}, {interval(_of(task, name))}{also}{calls_told}"

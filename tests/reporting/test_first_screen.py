@@ -39,7 +39,7 @@ def test_languages_stand_from_best_to_worst_and_ties_are_told() -> None:
     assert rows == ["en", "de", "th", "te"]
     said = " ".join(each.strip() for each in shown)
     assert "most in en, 0.900 [0.890, 0.910]" in said
-    assert "fewest in te, 0.400 [0.390, 0.410] (not told apart: th)" in said
+    assert "fewest in te, 0.400 [0.390, 0.410] (not significantly different: th)" in said
 
 
 @pytest.mark.parametrize(
